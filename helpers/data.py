@@ -1,0 +1,228 @@
+"""Pictures: the built-in photographs, any image file or folder of the reader's, and the papers' tables.
+
+Nothing here downloads. Pictures are PIL images in RGB; a network's `preprocess` makes tensors of them.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import importlib.util
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+MAX_PIXELS = 100_000_000
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"}
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One annotated object: class name, box (x0, y0, x1, y1) and polygon ((x, y), …) in pixels of the stored picture."""
+
+    class_name: str
+    box: tuple[float, float, float, float]
+    polygon: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A picture with what is known of it. `picture` is RGB; `things` may be empty; `credit` names author and licence."""
+
+    name: str
+    picture: Image.Image
+    things: tuple[Thing, ...] = ()
+    title: str = ""
+    credit: str = ""
+    class_names: tuple[str, ...] = field(default=())
+
+    def mask(self, class_name: str, size: tuple[int, int] | None = None) -> Tensor:
+        """Where the class is: `[H, W]` of 0 and 1, the union of its polygons (boxes where there is none).
+
+        size: (H, W) to squash to, such as a network's input; the picture's own by default. Errors: ValueError if it isn't there.
+        """
+        here = [t for t in self.things if t.class_name == class_name]
+        if not here:
+            raise ValueError(f"{self.name} has no {class_name!r}; it has: {', '.join(sorted({t.class_name for t in self.things})) or 'no annotation'}")
+        H, W = size or (self.picture.height, self.picture.width)
+        sx, sy = W / self.picture.width, H / self.picture.height
+        canvas = Image.new("L", (W, H))
+        draw = ImageDraw.Draw(canvas)
+        for thing in here:
+            if thing.polygon:
+                draw.polygon([(x * sx, y * sy) for x, y in thing.polygon], fill=1)
+            else:
+                x0, y0, x1, y1 = thing.box
+                draw.rectangle((x0 * sx, y0 * sy, x1 * sx - 1, y1 * sy - 1), fill=1)
+        return torch.from_numpy(np.array(canvas)).float()
+
+
+def data_folder() -> Path:
+    """The project's `data/`: inside the installed package, or beside it in a checkout."""
+    packaged = Path(__file__).parent / "_data"
+    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "data"
+
+
+# ------------------------------------------------------------------------------------------- built-in photographs
+
+
+@lru_cache
+def _photo_rows() -> dict[str, list[dict[str, str]]]:
+    with open(data_folder() / "photos.csv", newline="", encoding="utf-8") as file:
+        rows: dict[str, list[dict[str, str]]] = {}
+        for row in csv.DictReader(file):
+            rows.setdefault(row["name"], []).append(row)
+    return rows
+
+
+def photo_names() -> tuple[str, ...]:
+    """Names of the built-in photographs, all of them shipped inside packages that the book installs anyway."""
+    return tuple(_photo_rows())
+
+
+def photo(name: str) -> Photo:
+    """A built-in photograph. Errors: ValueError for an unknown name or a file that is not the one we annotated."""
+    if name not in _photo_rows():
+        near = difflib.get_close_matches(name, photo_names(), n=3, cutoff=0.3)
+        raise ValueError(f"no built-in photograph is called {name!r}; {'did you mean ' + ' or '.join(near) + '? ' if near else ''}There are: {', '.join(photo_names())}")
+    rows = _photo_rows()[name]
+    first = rows[0]
+    spec = importlib.util.find_spec(first["package"])
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(f"the photograph {name!r} is part of the package {first['package']}, which is not installed")
+    path = Path(spec.origin).parent / first["file"]
+    if hashlib.sha256(path.read_bytes()).hexdigest() != first["sha256"]:
+        raise ValueError(f"{first['file']} of {first['package']} is not the picture whose outlines we drew (another checksum)")
+    things = []
+    for row in rows:
+        points = [tuple(float(v) for v in point.split(",")) for point in row["polygon"].split()]
+        things.append(Thing(row["class_name"], tuple(float(row[k]) for k in ("x0", "y0", "x1", "y1")), tuple(points)))  # type: ignore[arg-type]
+    credit = f"{first['author']}, {first['licence']}"
+    return Photo(name, read_image(path), tuple(things), first["title"], credit, tuple(dict.fromkeys(t.class_name for t in things)))
+
+
+def side_by_side(left: Photo, right: Photo, *, height: int = 448) -> Photo:
+    """Two photographs in one picture of the given height, each cropped to a square about its middle, outlines carried along."""
+    canvas = Image.new("RGB", (2 * height, height))
+    things: list[Thing] = []
+    for i, one in enumerate((left, right)):
+        W, H = one.picture.size
+        cut = min(W, H)
+        x, y, scale, shift = (W - cut) / 2, (H - cut) / 2, height / cut, i * height
+        canvas.paste(one.picture.resize((height, height), Image.Resampling.BILINEAR, (x, y, x + cut, y + cut)), (shift, 0))
+
+        def move(px: float, py: float, x: float = x, y: float = y, scale: float = scale, shift: int = shift) -> tuple[float, float]:
+            return min(max((px - x) * scale, 0), height) + shift, min(max((py - y) * scale, 0), height)
+
+        for t in one.things:
+            box = (*move(*t.box[:2]), *move(*t.box[2:]))
+            if box[0] < box[2] and box[1] < box[3]:
+                things.append(Thing(t.class_name, box, tuple(move(*p) for p in t.polygon)))
+    names = tuple(dict.fromkeys(t.class_name for t in things))
+    return Photo(f"{left.name} + {right.name}", canvas, tuple(things), f"{left.title} and {right.title}", f"{left.credit}; {right.credit}", names)
+
+
+# ------------------------------------------------------------------------------------------------ files and folders
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Any picture file as RGB: grey, palette, RGBA (over white), CMYK, 16-bit, EXIF-rotated; the first frame of several.
+
+    Errors: FileNotFoundError; ValueError for a file that is no picture, is damaged, or has over 100 million pixels.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no picture {path}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is below
+            with Image.open(path) as opened:
+                if opened.width * opened.height > MAX_PIXELS:
+                    raise ValueError(f"{path} has {opened.width} x {opened.height} pixels; at most {MAX_PIXELS:,} are read")
+                picture = ImageOps.exif_transpose(opened)
+                picture.load()
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} could not be read as a picture: {error}") from error
+    if picture.mode.startswith(("I", "F")):  # 16-bit, 32-bit, float: scale what is there onto 0 … 255
+        values = np.asarray(picture, dtype=np.float64)
+        top = 65535 if picture.mode.startswith("I;16") or values.max() > 255 else 255
+        return Image.fromarray((values.clip(0, top) * (255 / top)).astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+def photos_in(folder: str | Path) -> tuple[list[Photo], list[str]]:
+    """Every picture in a folder and below it, in order of name, and what was skipped and why.
+
+    A picture's class name is the name of its folder where there are sub-folders (the ImageFolder layout).
+    Errors: FileNotFoundError for no folder; ValueError where no picture in it can be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    photos, skipped = [], []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        try:
+            names = (path.parent.name,) if path.parent != folder else ()
+            photos.append(Photo(str(path.relative_to(folder)), read_image(path), class_names=names))
+        except ValueError as error:
+            skipped.append(str(error))
+    if not photos:
+        raise ValueError(f"no picture in {folder} could be read; skipped: {skipped or 'nothing with a picture suffix is there'}")
+    return photos, skipped
+
+
+def photographs(dataset: str, root: str | Path | None = None, n: int | None = None, seed: int = 0) -> list[Photo]:
+    """The pictures that a chapter runs on: dataset "photos" (built in) or "folder" (all that is in `root`).
+
+    n: how many, drawn without repetition from `seed`; None or 0 takes all. The built-in ones come in their own order,
+    so that small runs show the same pictures. Errors: ValueError for an unknown data set or a folder too small.
+    """
+    if dataset == "photos":
+        found = [photo(name) for name in photo_names()]
+        return found[:n] if n else found
+    if dataset != "folder":
+        raise ValueError(f"no data set is called {dataset!r}; there are: 'photos' (built in) and 'folder' (pictures in DATA_ROOT)")
+    if not root:
+        raise ValueError("dataset 'folder' needs DATA_ROOT, the folder with your pictures")
+    found, skipped = photos_in(root)
+    for line in skipped:
+        print("skipped:", line)
+    if n and n > len(found):
+        raise ValueError(f"{n} pictures were asked for, {root} has {len(found)}")
+    order = np.random.default_rng(seed).permutation(len(found))[: n or None]
+    return [found[i] for i in order]
+
+
+# --------------------------------------------------------------------------------------------------- paper tables
+
+
+def paper_table(bibkey: str, table: str | Iterable[str] | None = None) -> pd.DataFrame:
+    """A paper's printed tables, tidy: table, model, dataset, method, metric, value, unit. Errors: ValueError if unknown."""
+    path = data_folder() / "papers" / f"{bibkey}.csv"
+    if not path.is_file():
+        there = sorted(p.stem for p in path.parent.glob("*.csv"))
+        raise ValueError(f"there are no tables of {bibkey!r}; papers with tables: {', '.join(there)}")
+    rows = pd.read_csv(path, dtype={"table": str})
+    wanted = None if table is None else {table} if isinstance(table, str) else set(table)
+    if wanted is not None and not wanted <= set(rows["table"]):
+        raise ValueError(f"{bibkey} has no table {sorted(wanted - set(rows['table']))}; it has {sorted(set(rows['table']))}")
+    return rows if wanted is None else rows[rows["table"].isin(wanted)].reset_index(drop=True)
+
+
+def results(chapter: str) -> pd.DataFrame:
+    """What we measured for a chapter: the columns of `paper_table` and n, ci_low, ci_high, seed, commit, device, date, profile."""
+    return pd.read_csv(data_folder() / "results" / f"{chapter}.csv", dtype={"table": str})
