@@ -27,7 +27,8 @@ def cam(net: Any, image: Tensor, target: int, *, layer: str | None = None) -> Te
     if not linear or linear[0].in_features != len(features):
         raise ValueError(f"CAM needs one linear layer on {len(features)} pooled features; this network has {linear or 'none'}")
     with torch.no_grad():
-        if not torch.allclose(linear[0](features.mean((1, 2))), net(image[None])[0], rtol=1e-3, atol=1e-3):
+        pooled, logits = linear[0](features.mean((1, 2))), net(image[None])[0]  # [K] both
+        if pooled.shape != logits.shape or not torch.allclose(pooled, logits, rtol=1e-3, atol=1e-3):
             raise ValueError("CAM needs logits = linear(mean of the features); this network does more in between: use grad_cam")
     weights = linear[0].weight[target].detach()  # [C]
     return resize(torch.einsum("c,chw->hw", weights, features), image.shape[-2:])  # Eq. (2)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import difflib
 import functools
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Concatenate, ParamSpec, Protocol
@@ -98,7 +99,9 @@ def cam_layer(net: Any, layer: str | None) -> str:
     """`layer`, or the one that the Classifier names for class activation maps."""
     chosen = layer if layer is not None else getattr(net, "cam_layer", None)
     if chosen is None:
-        raise ValueError("a plain nn.Module does not say which layer holds its features: pass layer=…, or wrap it with models.from_module")
+        raise ValueError(
+            "a plain nn.Module does not say which layer holds its features: pass layer=…, or wrap it with models.from_module"
+        )
     return chosen
 
 
@@ -181,7 +184,9 @@ def recorded(seen: dict[str, Tensor], layer: str) -> Tensor:
 Settings = ParamSpec("Settings")
 
 
-def explainer(method: Callable[Concatenate[Any, Tensor, int, Settings], Tensor]) -> Callable[Concatenate[Any, Tensor, int | None, Settings], Tensor]:
+def explainer(
+    method: Callable[Concatenate[Any, Tensor, int, Settings], Tensor],
+) -> Callable[Concatenate[Any, Tensor, int | None, Settings], Tensor]:
     """Make `method(net, image, target, *, …) -> map` keep the contract of an explainer.
 
     Before: the image, the target and the weights' device are checked, and `target=None` becomes the network's first
@@ -209,11 +214,13 @@ def checked_image(net: Any, image: Tensor) -> Tensor:
     """The image, detached. Errors: TypeError or ValueError naming its shape, type, device or NaN, and what was expected."""
     if not isinstance(image, Tensor):
         raise TypeError(f"an image is a preprocessed tensor [3, H, W], not {type(image).__name__}: use net.preprocess(picture)")
-    if image.dim() != 3:
+    if image.dim() != 3 or 0 in image.shape:
         hint = " (one image at a time: pass images[i])" if image.dim() == 4 else ""
         raise ValueError(f"an image is [3, H, W]; this one is {list(image.shape)}{hint}")
     if not image.is_floating_point() or not image.isfinite().all():
-        raise ValueError(f"an image is a finite float tensor; this one is {image.dtype}, NaN or infinite: {not image.isfinite().all()}")
+        raise ValueError(
+            f"an image is a finite float tensor; this one is {image.dtype}, NaN or infinite: {not image.isfinite().all()}"
+        )
     weight = next(module_of(net).parameters(), None)
     if weight is not None and weight.device != image.device:
         raise ValueError(f"the image is on {image.device}, the network on {weight.device}: move one of them with .to(…)")
@@ -224,8 +231,9 @@ def checked_logits(net: Any, image: Tensor) -> Tensor:
     """Logits `[K]` of the whole image. Errors: ValueError where they are no vector of finite numbers."""
     with torch.no_grad():
         logits = net(image[None])
-    if not isinstance(logits, Tensor) or logits.dim() != 2:
-        raise ValueError(f"a network gives logits [N, K]; this one gives {list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__}")
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 1:
+        given = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"a network gives logits [N, K], here [1, K]; this one gives {given}")
     if not logits.isfinite().all():
         raise ValueError("the network's logits hold NaN or infinity: look at its weights")
     return logits[0]
@@ -236,9 +244,11 @@ def checked_target(logits: Tensor, target: int | None) -> int:
     if target is None:
         return int(logits.argmax())
     if isinstance(target, Tensor) and target.numel() == 1:
-        target = target.item()  # type: ignore[assignment]
-    if isinstance(target, bool) or not hasattr(target, "__index__"):
-        raise TypeError(f"a target is a class index, not {target!r}: a name becomes one with net.index(name)")
-    if not 0 <= target < len(logits):
-        raise ValueError(f"target {target} is out of range: the network has classes 0 to {len(logits) - 1}")
-    return int(target)
+        target = target.item()
+    try:
+        index = operator.index("" if isinstance(target, bool) else target)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"a target is a class index, not {target!r}: a name becomes one with net.index(name)") from None
+    if not 0 <= index < len(logits):
+        raise ValueError(f"target {index} is out of range: the network has classes 0 to {len(logits) - 1}")
+    return index

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
+from skimage.draw import polygon
 from torch import Tensor
 
 MAX_PIXELS = 100_000_000
@@ -52,18 +53,16 @@ class Photo:
         """
         here = [t for t in self.things if t.class_name == class_name]
         if not here:
-            raise ValueError(f"{self.name} has no {class_name!r}; it has: {', '.join(sorted({t.class_name for t in self.things})) or 'no annotation'}")
+            there = ", ".join(sorted({t.class_name for t in self.things})) or "no annotation"
+            raise ValueError(f"{self.name} has no {class_name!r}; it has: {there}")
         H, W = size or (self.picture.height, self.picture.width)
-        sx, sy = W / self.picture.width, H / self.picture.height
-        canvas = Image.new("L", (W, H))
-        draw = ImageDraw.Draw(canvas)
+        mask = torch.zeros(H, W)
         for thing in here:
-            if thing.polygon:
-                draw.polygon([(x * sx, y * sy) for x, y in thing.polygon], fill=1)
-            else:
-                x0, y0, x1, y1 = thing.box
-                draw.rectangle((x0 * sx, y0 * sy, x1 * sx - 1, y1 * sy - 1), fill=1)
-        return torch.from_numpy(np.array(canvas)).float()
+            x0, y0, x1, y1 = thing.box
+            outline = np.array(thing.polygon or ((x0, y0), (x1, y0), (x1, y1), (x0, y1)))  # [points, 2], at pixel edges
+            x, y = (outline * (W / self.picture.width, H / self.picture.height) - 0.5).T  # a pixel is in if its centre is
+            mask[polygon(y, x, (H, W))] = 1
+        return mask
 
 
 def data_folder() -> Path:
@@ -93,7 +92,8 @@ def photo(name: str) -> Photo:
     """A built-in photograph. Errors: ValueError for an unknown name or a file that is not the one we annotated."""
     if name not in _photo_rows():
         near = difflib.get_close_matches(name, photo_names(), n=3, cutoff=0.3)
-        raise ValueError(f"no built-in photograph is called {name!r}; {'did you mean ' + ' or '.join(near) + '? ' if near else ''}There are: {', '.join(photo_names())}")
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"no built-in photograph is called {name!r}; {hint}There are: {', '.join(photo_names())}")
     rows = _photo_rows()[name]
     first = rows[0]
     spec = importlib.util.find_spec(first["package"])
@@ -107,7 +107,9 @@ def photo(name: str) -> Photo:
         points = [tuple(float(v) for v in point.split(",")) for point in row["polygon"].split()]
         things.append(Thing(row["class_name"], tuple(float(row[k]) for k in ("x0", "y0", "x1", "y1")), tuple(points)))  # type: ignore[arg-type]
     credit = f"{first['author']}, {first['licence']}"
-    return Photo(name, read_image(path), tuple(things), first["title"], credit, tuple(dict.fromkeys(t.class_name for t in things)))
+    return Photo(
+        name, read_image(path), tuple(things), first["title"], credit, tuple(dict.fromkeys(t.class_name for t in things))
+    )
 
 
 def side_by_side(left: Photo, right: Photo, *, height: int = 448) -> Photo:
@@ -120,7 +122,9 @@ def side_by_side(left: Photo, right: Photo, *, height: int = 448) -> Photo:
         x, y, scale, shift = (W - cut) / 2, (H - cut) / 2, height / cut, i * height
         canvas.paste(one.picture.resize((height, height), Image.Resampling.BILINEAR, (x, y, x + cut, y + cut)), (shift, 0))
 
-        def move(px: float, py: float, x: float = x, y: float = y, scale: float = scale, shift: int = shift) -> tuple[float, float]:
+        def move(
+            px: float, py: float, x: float = x, y: float = y, scale: float = scale, shift: int = shift
+        ) -> tuple[float, float]:
             return min(max((px - x) * scale, 0), height) + shift, min(max((py - y) * scale, 0), height)
 
         for t in one.things:
@@ -128,7 +132,14 @@ def side_by_side(left: Photo, right: Photo, *, height: int = 448) -> Photo:
             if box[0] < box[2] and box[1] < box[3]:
                 things.append(Thing(t.class_name, box, tuple(move(*p) for p in t.polygon)))
     names = tuple(dict.fromkeys(t.class_name for t in things))
-    return Photo(f"{left.name} + {right.name}", canvas, tuple(things), f"{left.title} and {right.title}", f"{left.credit}; {right.credit}", names)
+    return Photo(
+        f"{left.name} + {right.name}",
+        canvas,
+        tuple(things),
+        f"{left.title} and {right.title}",
+        f"{left.credit}; {right.credit}",
+        names,
+    )
 
 
 # ------------------------------------------------------------------------------------------------ files and folders
@@ -147,15 +158,16 @@ def read_image(path: str | Path) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is below
             with Image.open(path) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
-                    raise ValueError(f"{path} has {opened.width} x {opened.height} pixels; at most {MAX_PIXELS:,} are read")
+                    raise ValueError(f"{opened.width} x {opened.height} pixels; at most {MAX_PIXELS:,} are read")
                 picture = ImageOps.exif_transpose(opened)
                 picture.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a damaged file can raise nearly anything: OSError, SyntaxError, struct.error, …
         raise ValueError(f"{path} could not be read as a picture: {error}") from error
     if picture.mode.startswith(("I", "F")):  # 16-bit, 32-bit, float: scale what is there onto 0 … 255
-        values = np.asarray(picture, dtype=np.float64)
-        top = 65535 if picture.mode.startswith("I;16") or values.max() > 255 else 255
-        return Image.fromarray((values.clip(0, top) * (255 / top)).astype(np.uint8)).convert("RGB")
+        values = np.nan_to_num(np.asarray(picture, dtype=np.float64))
+        highest = 65535 if picture.mode.startswith("I;16") else values.max()
+        top = 65535 if highest > 255 else 1 if picture.mode == "F" and highest <= 1 else 255
+        return Image.fromarray((values.clip(0, top) * (255 / top)).round().astype(np.uint8)).convert("RGB")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
@@ -189,22 +201,22 @@ def photographs(dataset: str, root: str | Path | None = None, n: int | None = No
     """The pictures that a chapter runs on: dataset "photos" (built in) or "folder" (all that is in `root`).
 
     n: how many, drawn without repetition from `seed`; None or 0 takes all. The built-in ones come in their own order,
-    so that small runs show the same pictures. Errors: ValueError for an unknown data set or a folder too small.
+    so that small runs show the same pictures. Errors: ValueError for an unknown data set, or one with fewer than n.
     """
     if dataset == "photos":
         found = [photo(name) for name in photo_names()]
-        return found[:n] if n else found
-    if dataset != "folder":
-        raise ValueError(f"no data set is called {dataset!r}; there are: 'photos' (built in) and 'folder' (pictures in DATA_ROOT)")
-    if not root:
+    elif dataset != "folder":
+        raise ValueError(f"no data set is called {dataset!r}; there are: 'photos' (built in), 'folder' (pictures in DATA_ROOT)")
+    elif not root:
         raise ValueError("dataset 'folder' needs DATA_ROOT, the folder with your pictures")
-    found, skipped = photos_in(root)
-    for line in skipped:
-        print("skipped:", line)
-    if n and n > len(found):
-        raise ValueError(f"{n} pictures were asked for, {root} has {len(found)}")
-    order = np.random.default_rng(seed).permutation(len(found))[: n or None]
-    return [found[i] for i in order]
+    else:
+        found, skipped = photos_in(root)
+        for line in skipped:
+            print("skipped:", line)
+    if n and not 0 < n <= len(found):
+        raise ValueError(f"{n} pictures were asked for, {root if dataset == 'folder' else 'the built-in set'} has {len(found)}")
+    order = np.random.default_rng(seed).permutation(len(found)) if dataset == "folder" else range(len(found))
+    return [found[i] for i in order[: n or None]]
 
 
 # --------------------------------------------------------------------------------------------------- paper tables
@@ -224,5 +236,5 @@ def paper_table(bibkey: str, table: str | Iterable[str] | None = None) -> pd.Dat
 
 
 def results(chapter: str) -> pd.DataFrame:
-    """What we measured for a chapter: the columns of `paper_table` and n, ci_low, ci_high, seed, commit, device, date, profile."""
+    """What we measured for a chapter: columns of `paper_table` and n, ci_low, ci_high, seed, commit, device, date, profile."""
     return pd.read_csv(data_folder() / "results" / f"{chapter}.csv", dtype={"table": str})

@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 # one row a stage: expansion, channels, repeats, stride of the first block, kernel
-STAGES = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5), (6, 320, 1, 1, 3))
+STAGES = (
+    (1, 16, 1, 1, 3),
+    (6, 24, 2, 2, 3),
+    (6, 40, 2, 2, 5),
+    (6, 80, 3, 2, 3),
+    (6, 112, 3, 1, 5),
+    (6, 192, 4, 2, 5),
+    (6, 320, 1, 1, 3),
+)
 SCALES = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}  # width, depth
 BATCH_NORM_EPS = 1e-3
 
@@ -104,7 +112,11 @@ def folded_state(published: dict[str, Tensor], net: EfficientNetLite) -> dict[st
 
     fold("stem", "_conv_stem", "_bn0")
     for i, block in enumerate(net.blocks):
-        parts = [("expand", "_expand_conv", "_bn0"), ("depthwise", "_depthwise_conv", "_bn1"), ("project", "_project_conv", "_bn2")]
+        parts = [
+            ("expand", "_expand_conv", "_bn0"),
+            ("depthwise", "_depthwise_conv", "_bn1"),
+            ("project", "_project_conv", "_bn2"),
+        ]
         for ours, convolution, norm in parts:
             if hasattr(block.layers, ours):
                 fold(f"blocks.{i}.layers.{ours}", f"_blocks.{i}.{convolution}", f"_blocks.{i}.{norm}")

@@ -22,10 +22,12 @@ def evaluate(
     """Explain every image with every method and measure every map: columns image, target, method, metric, value, seconds.
 
     images: name -> `[3, H, W]`; targets: name -> class index, by default the network's first choice on the whole image;
-    seconds: what the map took, the same in all rows of one map. Errors: those of the methods, naming image and method.
+    seconds: what the map took, the same in all rows of one map. Errors: those of methods and metrics, with image and method.
     """
     if not images or not methods or not metrics:
         raise ValueError(f"nothing to do: {len(images)} images, {len(methods)} methods, {len(metrics)} metrics")
+    if strangers := (targets or {}).keys() - images.keys():
+        raise ValueError(f"targets are given for images that are not there: {', '.join(sorted(strangers))}")
     chosen: dict[str, int] = {}
     for name, image in images.items():  # all of it is checked before the long work starts
         with frozen(net):
@@ -41,7 +43,11 @@ def evaluate(
             raise
         seconds = time.perf_counter() - began
         for metric, measure in metrics.items():
-            value = measure(net, images[name], chosen[name], saliency)
+            try:
+                value = measure(net, images[name], chosen[name], saliency)
+            except Exception as error:
+                error.add_note(f"while measuring {metric!r} of {method!r} on image {name!r}")
+                raise
             rows.append((name, chosen[name], method, metric, value, seconds))
     return pd.DataFrame(rows, columns=["image", "target", "method", "metric", "value", "seconds"])
 

@@ -38,7 +38,13 @@ class FeatureMasks:
 
 
 def masked_logits(
-    net: Any, image: Tensor, masks: Tensor | FeatureMasks, *, fill: Tensor | float = 0.0, batch_size: int = 8, progress: bool = False
+    net: Any,
+    image: Tensor,
+    masks: Tensor | FeatureMasks,
+    *,
+    fill: Tensor | float = 0.0,
+    batch_size: int = 8,
+    progress: bool = False,
 ) -> Tensor:
     """Logits `[N, K]` of N masked copies of one image.
 
@@ -80,7 +86,7 @@ def keep_top(saliency: Tensor, fraction: float) -> Tensor:
         raise ValueError(f"fraction is {fraction}; expected 0 to 1")
     order = saliency.flatten().argsort(descending=True, stable=True)
     mask = torch.zeros_like(saliency).flatten()
-    mask[order[: int(fraction * saliency.numel())]] = 1
+    mask[order[: int(fraction * saliency.numel() + 1e-9)]] = 1  # 0.29 * 100 is a little below 29 in floating point
     return mask.reshape(saliency.shape)
 
 

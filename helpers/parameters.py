@@ -14,11 +14,18 @@ def literals(source: str) -> dict[str, Any]:
     """Name -> value of a cell that holds nothing but literal assignments; ValueError names the line that is something else."""
     found: dict[str, Any] = {}
     for node in ast.parse(source).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        if len(targets) != 1 or not isinstance(targets[0], ast.Name):
-            raise ValueError(f"a parameters cell holds only `NAME = literal`, but its line {node.lineno} is `{ast.unparse(node)}`")
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=ast.expr() as value)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+            ):
+                pass
+            case _:
+                raise ValueError(
+                    f"a parameters cell holds only `NAME = literal`, but line {node.lineno} is `{ast.unparse(node)}`"
+                )
         try:
-            found[targets[0].id] = ast.literal_eval(node.value)  # type: ignore[union-attr, arg-type]
+            found[name] = ast.literal_eval(value)
         except ValueError:
             raise ValueError(f"a parameter's value must be a literal, but line {node.lineno} is `{ast.unparse(node)}`") from None
     return found
@@ -38,7 +45,9 @@ def check(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         wanted = (int, float) if kind is float else kind
         if value is None or defaults[name] is None or (isinstance(value, wanted) and isinstance(value, bool) == (kind is bool)):
             continue
-        raise TypeError(f"The parameter {name} must be of type {kind.__name__}, as its default {defaults[name]!r}; got {value!r}.")
+        raise TypeError(
+            f"The parameter {name} must be of type {kind.__name__}, as its default {defaults[name]!r}; got {value!r}."
+        )
 
 
 def only_known(namespace: Mapping[str, Any]) -> None:

@@ -43,12 +43,16 @@ def show_map(ax: Axes, saliency: Tensor, title: str = "", *, signed: bool = Fals
     """Draw a map `[H, W]` alone, on its own scale; signed puts zero in the middle of a two-sided scale."""
     values = saliency.detach().cpu()
     limit = float(values.abs().max()) or 1.0
-    ax.imshow(values, cmap=SIGNED_COLOURS if signed else MAP_COLOURS, **({"vmin": -limit, "vmax": limit} if signed else {}))
+    ax.imshow(
+        values.numpy(), cmap=SIGNED_COLOURS if signed else MAP_COLOURS, **({"vmin": -limit, "vmax": limit} if signed else {})
+    )
     ax.set_title(title)
     ax.set_axis_off()
 
 
-def overlay(ax: Axes, pixels: Tensor, saliency: Tensor, title: str = "", *, outline: Tensor | None = None, strength: float = 0.65) -> None:
+def overlay(
+    ax: Axes, pixels: Tensor, saliency: Tensor, title: str = "", *, outline: Tensor | None = None, strength: float = 0.65
+) -> None:
     """Lay a map over a picture: the colour says how much, and what has none is left dark grey.
 
     pixels: `[H, W, 3]` in [0, 1]; saliency: `[H, W]`, rectified and scaled to [0, 1] here; outline: mask `[H, W]` whose
@@ -66,7 +70,10 @@ def overlay(ax: Axes, pixels: Tensor, saliency: Tensor, title: str = "", *, outl
     ax.set_axis_off()
 
 
-def overlays(pixels: Tensor, maps: Mapping[str, Tensor], *, outline: Tensor | None = None, columns: int = 3, picture_title: str = "the picture", width: float = 2.5) -> Figure:  # fmt: skip
+def overlays(
+    pixels: Tensor, maps: Mapping[str, Tensor], *, outline: Tensor | None = None, columns: int = 3,
+    picture_title: str = "the picture", width: float = 2.5,
+) -> Figure:  # fmt: skip
     """The picture and each map over it, side by side: title -> map `[H, W]`. Returns the figure."""
     rows = -(-(len(maps) + 1) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(width * columns, (width + 0.25) * rows), squeeze=False)
@@ -79,10 +86,15 @@ def overlays(pixels: Tensor, maps: Mapping[str, Tensor], *, outline: Tensor | No
     return figure
 
 
-def map_table(pictures: Sequence[Tensor], rows: Sequence[str], maps: Sequence[Mapping[str, Tensor]], *, outlines: Sequence[Tensor | None] | None = None, width: float = 1.65) -> Figure:  # fmt: skip
+def map_table(
+    pictures: Sequence[Tensor], rows: Sequence[str], maps: Sequence[Mapping[str, Tensor]], *,
+    outlines: Sequence[Tensor | None] | None = None, width: float = 1.65,
+) -> Figure:  # fmt: skip
     """A table of overlays: one row a picture (pixels `[H, W, 3]`), one column a method. Returns the figure."""
     names = list(maps[0])
-    figure, axes = plt.subplots(len(rows), len(names) + 1, figsize=(width * (len(names) + 1), (width + 0.15) * len(rows)), squeeze=False)
+    figure, axes = plt.subplots(
+        len(rows), len(names) + 1, figsize=(width * (len(names) + 1), (width + 0.15) * len(rows)), squeeze=False
+    )
     for i, (pixels, row) in enumerate(zip(pictures, rows, strict=True)):
         show_picture(axes[i, 0], pixels, row)
         for j, name in enumerate(names, 1):
@@ -122,4 +134,4 @@ def beside_paper(ours: pd.DataFrame, paper: pd.DataFrame, *, scale: float = 100,
         measured = ours[ours["metric"] == metric]
         columns[metric, "paper"] = {m: f"{v:g}" for m, v in printed.items()}
         columns[metric, "ours [95 %]"] = {row.method: written(row) for row in measured.itertuples()}
-    return pd.DataFrame(columns).reindex(methods).fillna("-")
+    return pd.DataFrame(columns).reindex(methods).astype(object).fillna("-")

@@ -33,5 +33,5 @@ def random_map(net: Any, image: Tensor, target: int, *, grid: int = 7, seed: int
 @explainer
 def centred_blob(net: Any, image: Tensor, target: int, *, width: float = 0.25) -> Tensor:
     """A Gaussian in the middle of the picture, `width` of its sides as standard deviation. Returns `[H, W]`."""
-    y, x = (torch.linspace(-0.5, 0.5, n, device=image.device) for n in image.shape[-2:])
+    y, x = (torch.linspace(-0.5, 0.5, n, dtype=image.dtype, device=image.device) for n in image.shape[-2:])
     return torch.exp(-(y[:, None] ** 2 + x[None, :] ** 2) / (2 * width**2))

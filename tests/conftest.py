@@ -1,0 +1,43 @@
+"""What all tests share: no progress bars, and a closing account of what ran and what was skipped, and why."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+os.environ["TQDM_DISABLE"] = "1"  # a progress bar would end up in the compared output of a cell
+os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this environment, not one of the user's
+os.environ.setdefault("MPLBACKEND", "agg")
+
+GROUPS = {
+    "test_architecture.py": "architecture (who may import whom)",
+    "test_book.py": "book guards (notebooks, built pages, links)",
+    "test_browser.py": "browser (pages without a network)",
+    "test_notebooks.py": "chapters executed by papermill",
+}
+
+
+def group_of(nodeid: str) -> str:
+    """The line of the closing account that a test belongs to."""
+    name = Path(nodeid.partition("::")[0]).name
+    return (
+        "chapters' cells against their stored output (nbval)" if name.endswith(".ipynb") else GROUPS.get(name, "code of helpers")
+    )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    reasons: set[str] = set()
+    for outcome in ("passed", "failed", "error", "skipped", "xfailed", "xpassed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            counts[group_of(report.nodeid)][outcome] += 1
+            if outcome == "skipped" and isinstance(report.longrepr, tuple):
+                reasons.add(f"{group_of(report.nodeid)}: {report.longrepr[2].removeprefix('Skipped: ')}")
+    terminalreporter.section("what was run", sep="-")
+    for group in sorted(counts):
+        terminalreporter.line(f"{group:55s} " + ", ".join(f"{n} {outcome}" for outcome, n in counts[group].items()))
+    for reason in sorted(reasons):
+        terminalreporter.line(f"SKIPPED {reason}", yellow=True)
