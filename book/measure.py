@@ -1,7 +1,7 @@
 """Measure a chapter's tables on a folder of photographs, in shards, and write their means to data/results.
 
     python book/measure.py run --data DIR --model squeezenet1_1 --weights FILE --n 1000 --shard 0/4 --out shard0.csv
-    python book/measure.py table --out data/results/04_scorecampp.csv --profile photographs shard*.csv
+    python book/measure.py table --out data/results/04_scorecampp.csv --dataset NAME --profile photographs shard*.csv
 
 A shard is one process's share of the pictures; it appends each finished picture and goes on after the last one if it is
 started again. Per picture the maps are those of chapter 04: the methods of its Tables 1 to 4 and 8, the gates of Table 5
@@ -37,7 +37,11 @@ VARIANTS = {f"ScoreCAM++ {name}": partial(score_cam.score_cam_pp, gate=gate) for
 }
 STRIP = {"edge detector": sanity.edge_map, "random map": sanity.random_map, "centred blob": sanity.centred_blob}
 SCORES = {"probability": probability, "logit": logit}
-MEASURES = {"Average Drop": metrics.average_drop, "Increase in Confidence": metrics.increase_in_confidence, "drop": metrics.signed_drop}
+MEASURES = {
+    "Average Drop": metrics.average_drop,
+    "Increase in Confidence": metrics.increase_in_confidence,
+    "drop": metrics.signed_drop,
+}
 METRICS = {f"{name}, {s}": partial(measure, score=score) for name, measure in MEASURES.items() for s, score in SCORES.items()}
 METRICS["Drop in logit"] = metrics.drop_in_logit
 
@@ -50,12 +54,16 @@ def run(options: argparse.Namespace) -> None:
     photos = data.photographs("folder", options.data, options.n, options.seed)[part::parts]
     bound = {"batch_size": options.batch_size}
     masked = {"ScoreCAM": METHODS["ScoreCAM"], "ScoreCAM++": METHODS["ScoreCAM++"], **VARIANTS}
-    methods = METHODS | {name: partial(method, **bound) for name, method in masked.items()} | STRIP
-    done = set(pd.read_csv(options.out)["image"]) if options.out.exists() else set()
+    masked = {name: partial(method, **bound) for name, method in masked.items()}
+    methods = {name: (METHODS | STRIP | masked)[name] for name in (*METHODS, *STRIP, *(VARIANTS if options.variants else ()))}
+    done = (
+        set(zip(*(pd.read_csv(options.out)[key] for key in ("image", "method")), strict=True)) if options.out.exists() else set()
+    )
     for i, photo in enumerate(photos):
-        if photo.name in done:
+        left = {name: method for name, method in methods.items() if (photo.name, name) not in done}
+        if not left:
             continue
-        table = evaluation.evaluate(net, {photo.name: net.preprocess(photo.picture)}, methods, METRICS, progress=False)
+        table = evaluation.evaluate(net, {photo.name: net.preprocess(photo.picture)}, left, METRICS, progress=False)
         table.insert(0, "model", options.model)
         table.to_csv(options.out, mode="a", header=not options.out.exists(), index=False)
         print(f"shard {options.shard}: {i + 1}/{len(photos)} {photo.name}", flush=True)
@@ -63,9 +71,11 @@ def run(options: argparse.Namespace) -> None:
 
 def table(options: argparse.Namespace) -> None:
     """Means, 95 % bootstrap intervals and wins of all shards, in the columns of data/results."""
-    rows = pd.concat([pd.read_csv(path) for path in options.shards], ignore_index=True).drop_duplicates(["model", "image", "method", "metric"])
+    rows = pd.concat([pd.read_csv(path) for path in options.shards], ignore_index=True)
+    rows = rows.drop_duplicates(["model", "image", "method", "metric"])
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    facts = dict(seed=options.seed, commit=commit, device=options.device, date=datetime.now(UTC).date().isoformat(), profile=options.profile)
+    date = datetime.now(UTC).date().isoformat()
+    facts = dict(seed=options.seed, commit=commit, device=options.device, date=date, profile=options.profile)
     gates = {"ScoreCAM++": "Tanh", **{f"ScoreCAM++ {g}": g for g in GATES}}
     sums = {"ScoreCAM++": "Normalization + Upsampled", "ScoreCAM++ mask only": "Normalization"}
     groups = {"methods": {m: m for m in METHODS}, "gates": gates, "sums": sums, "strip": {m: m for m in (*STRIP, "ScoreCAM++")}}
@@ -73,9 +83,14 @@ def table(options: argparse.Namespace) -> None:
     for model, of_model in rows.groupby("model", sort=False):
         for group, names in groups.items():
             mine = of_model[of_model["method"].isin(names)].assign(method=of_model["method"].map(names))
+            whole = mine.groupby("image")["method"].nunique() == len(names)  # pictures that every method of the group has seen
+            mine = mine[mine["image"].isin(whole.index[whole])]
+            if mine.empty:
+                continue
             means = evaluation.summary(mine[~mine["metric"].str.startswith("drop")], metrics.bootstrap_interval)
             for kind in SCORES:
-                drops = mine[mine["metric"] == f"drop, {kind}"].pivot(index="image", columns="method", values="value")[list(names.values())]
+                of_kind = mine[mine["metric"] == f"drop, {kind}"]
+                drops = of_kind.pivot(index="image", columns="method", values="value")[list(names.values())]
                 for method, share in metrics.win(drops).items():
                     won = share_of_each(drops, method)
                     means.loc[len(means)] = (method, f"Win, {kind}", share, *metrics.bootstrap_interval(won), len(won), 0)
@@ -108,6 +123,7 @@ def main() -> None:
     verbs.choices["run"].add_argument("--weights")
     verbs.choices["run"].add_argument("--n", type=int, default=100)
     verbs.choices["run"].add_argument("--shard", default="0/1")
+    verbs.choices["run"].add_argument("--variants", action="store_true", help="the gates and sums too: five more passes")
     verbs.choices["run"].add_argument("--batch-size", type=int, default=8)
     verbs.choices["table"].add_argument("shards", nargs="+", type=Path)
     verbs.choices["table"].add_argument("--dataset", required=True)

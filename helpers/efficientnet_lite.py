@@ -98,7 +98,7 @@ def folded_state(published: dict[str, Tensor], net: EfficientNetLite) -> dict[st
     Errors: ValueError naming what is missing or left over, so that no tensor of the file is silently unused.
     """
     left = {name: value for name, value in published.items() if not name.endswith("num_batches_tracked")}
-    state = {}
+    state: dict[str, Tensor] = {}
 
     def take(name: str) -> Tensor:
         if name not in left:

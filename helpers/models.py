@@ -133,8 +133,8 @@ def load(
         state = read_weights(weights) if weights != "published" else lite_weights(name) if lite else torchvision_weights(name)
         load_state(module, efficientnet_lite.folded_state(state, module) if lite else state, f"the weights for {name}")
     cam, blocks = LAYERS[name]
-    grey = dict(mean=(127 / 255,) * 3, std=(128 / 255,) * 3) if lite else {}  # Lite was trained on (pixel - 127) / 128
-    net = Classifier(name, module.eval(), imagenet_classes(), cam, blocks, INPUT_SIDE.get(name, 224), **grey)
+    mean, std = ((127 / 255,) * 3, (128 / 255,) * 3) if lite else (IMAGENET_MEAN, IMAGENET_STD)  # Lite: (pixel - 127) / 128
+    net = Classifier(name, module.eval(), imagenet_classes(), cam, blocks, INPUT_SIDE.get(name, 224), mean, std)
     return net.to(device)
 
 

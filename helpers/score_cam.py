@@ -26,7 +26,7 @@ def score_cam(
     Deviation: the denominator of mitra2024scorecampp, Eq. (7), is printed with the wrong sign.
     """
     A = changing(features_of(net, image, cam_layer(net, layer)))  # [C, h, w]
-    H = FeatureMasks(A, tuple(image.shape[-2:]), to_unit)  # Eqs. (6) and (7): [C, H, W]
+    H = FeatureMasks(A, (image.shape[1], image.shape[2]), to_unit)  # Eqs. (6) and (7): [C, H, W]
     weights = confidence(net, image, target, H, score, baseline, normalise, fill, batch_size, progress)  # Eqs. (4), (5): [C]
     return resize(torch.einsum("c,chw->hw", weights, A), image.shape[-2:]).relu()  # Eq. (3)
 
@@ -46,7 +46,7 @@ def score_cam_pp(
     Deviation: the authors' code, like ours, subtracts no baseline and takes tanh after upsampling, not before as in Eq. (9).
     """
     A = changing(features_of(net, image, cam_layer(net, layer)), keep_constant=True)  # [C, h, w]
-    H = FeatureMasks(A, tuple(image.shape[-2:]), gate)  # Eqs. (11) and (12): [C, H, W]
+    H = FeatureMasks(A, (image.shape[1], image.shape[2]), gate)  # Eqs. (11) and (12): [C, H, W]
     weights = confidence(net, image, target, H, score, baseline, normalise, fill, batch_size, progress)  # Eq. (10): [C]
     if not gate_sum:
         return resize(torch.einsum("c,chw->hw", weights, A), image.shape[-2:]).relu()
