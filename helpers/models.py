@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from helpers import efficientnet_lite
-from helpers.core import frozen
+from helpers.core import capture, frozen, recorded
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
@@ -214,18 +214,19 @@ def from_module(
     if len(names) != K:
         raise ValueError(f"the network has {K} classes, but {len(names)} class names were given")
     chosen, blocks = choose_layers(trail)
-    if cam_layer is None:
-        cam_layer, why = chosen, f"the last of {len(trail)} outputs that has positions before the classifier and its pooling"
-    else:
-        why = "given by the caller"
-    shape = next((list(s) for n, s, _ in trail if n == cam_layer), None)
-    if shape is None:
+    why = f"the last of {len(trail)} outputs that has positions before the classifier and its pooling"
+    if cam_layer is not None:
+        chosen, why = cam_layer, "given by the caller"
+    elif any(isinstance(m, nn.MultiheadAttention) for m in module.modules()):
         raise ValueError(
-            f"layer {cam_layer!r} puts out nothing with positions; layers that do: {', '.join(n for n, _, _ in trail[-8:])}"
+            f"{type(module).__name__} is a transformer, its features are tokens: pass cam_layer=…, the last block's first norm"
         )
-    net = Classifier(name or type(module).__name__, module, names, cam_layer, blocks, side, tuple(mean), tuple(std), why)
+    with frozen(module), torch.no_grad(), capture(module, [chosen]) as seen:
+        module(blank(module, side))
+    shape = list(recorded(seen, chosen).shape[1:])
+    net = Classifier(name or type(module).__name__, module, names, chosen, blocks, side, tuple(mean), tuple(std), why)
     if verbose:
-        print(f"{net.name}: {K} classes; cam layer {cam_layer!r} {shape}: {why}; block ends: {', '.join(blocks)}")
+        print(f"{net.name}: {K} classes; cam layer {chosen!r} {shape}: {why}; block ends: {', '.join(blocks)}")
     return net
 
 
@@ -242,10 +243,9 @@ def watch(module: nn.Module, side: int) -> tuple[list[Output], Tensor]:
             trail.append((name, output.shape[1:], m))
 
     hooks = [m.register_forward_hook(lambda m, _i, o, name=n: note(name, m, o)) for n, m in module.named_modules()]
-    weight = next(module.parameters(), torch.zeros(()))
     try:
         with frozen(module), torch.no_grad():
-            logits = module(torch.zeros(1, 3, side, side, device=weight.device, dtype=weight.dtype))
+            logits = module(blank(module, side))
     finally:
         for hook in hooks:
             hook.remove()
@@ -258,6 +258,12 @@ def watch(module: nn.Module, side: int) -> tuple[list[Output], Tensor]:
             "for a vision transformer pass cam_layer=… to models.Classifier"
         )
     return trail[:last_weighted], logits
+
+
+def blank(module: nn.Module, side: int) -> Tensor:
+    """A batch of one blank image `[1, 3, side, side]` of the module's type and device."""
+    weight = next(module.parameters(), torch.zeros(()))
+    return torch.zeros(1, 3, side, side, device=weight.device, dtype=weight.dtype)
 
 
 def choose_layers(trail: list[Output]) -> tuple[str, tuple[str, ...]]:

@@ -42,9 +42,12 @@ def show_picture(ax: Axes, pixels: Tensor, title: str = "") -> None:
 def show_map(ax: Axes, saliency: Tensor, title: str = "", *, signed: bool = False) -> None:
     """Draw a map `[H, W]` alone, on its own scale; signed puts zero in the middle of a two-sided scale."""
     values = saliency.detach().cpu()
-    limit = float(values.abs().max()) or 1.0
+    limit = (float(values.abs().max()) or 1.0) if signed else None
     ax.imshow(
-        values.numpy(), cmap=SIGNED_COLOURS if signed else MAP_COLOURS, **({"vmin": -limit, "vmax": limit} if signed else {})
+        values.numpy(),
+        cmap=SIGNED_COLOURS if signed else MAP_COLOURS,
+        vmin=-limit if limit else None,
+        vmax=limit,
     )
     ax.set_title(title)
     ax.set_axis_off()

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from helpers import core, data, models
+from helpers import cam, core, data, models
 from helpers.models import LAYERS, from_module, load, randomised, read_weights
 
 
@@ -249,8 +249,18 @@ def test_what_was_chosen_is_said_and_kept(capsys):
 def test_a_layer_of_the_callers_is_taken():
     net = from_module(Functional(), side=16, cam_layer="first", verbose=False)
     assert net.cam_layer == "first" and net.why == "given by the caller"
-    with pytest.raises(ValueError, match="'head' puts out nothing with positions.*first, second"):
+    with pytest.raises(TypeError, match="head.*expected features"):
         from_module(Functional(), side=16, cam_layer="head")
+
+
+def test_a_transformer_is_asked_for_its_layer_and_takes_it():
+    vit = torchvision.models.VisionTransformer(
+        image_size=32, patch_size=8, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=16, num_classes=3
+    )
+    with pytest.raises(ValueError, match="transformer.*cam_layer"):
+        from_module(vit, side=32)
+    net = from_module(vit, side=32, cam_layer="encoder.layers.encoder_layer_0.ln_1", verbose=False)
+    assert cam.grad_cam(net, torch.randn(3, 32, 32)).shape == (32, 32)
 
 
 def test_from_module_leaves_the_network_as_it_was():
