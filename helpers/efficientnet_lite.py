@@ -34,6 +34,8 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = (self._padding(n, k, s) for n, k, s in zip(x.shape[-2:], self.kernel_size, self.stride, strict=True))
+        if rows[0] == rows[1] and columns[0] == columns[1]:  # the convolution can pad by itself, without a copy
+            return F.conv2d(x, self.weight, self.bias, self.stride, (rows[0], columns[0]), self.dilation, self.groups)
         return super().forward(F.pad(x, (*columns, *rows)))
 
     @staticmethod
@@ -50,8 +52,11 @@ class InvertedResidual(nn.Module):
         hidden = inputs * expansion
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         if expansion != 1:
-            layers["expand"], layers["expand_relu"] = SameConv2d(inputs, hidden, 1), nn.ReLU6()
-        layers["depthwise"], layers["depthwise_relu"] = SameConv2d(hidden, hidden, kernel, stride, groups=hidden), nn.ReLU6()
+            layers["expand"], layers["expand_relu"] = SameConv2d(inputs, hidden, 1), nn.ReLU6(inplace=True)
+        layers["depthwise"], layers["depthwise_relu"] = (
+            SameConv2d(hidden, hidden, kernel, stride, groups=hidden),
+            nn.ReLU6(inplace=True),
+        )
         layers["project"] = SameConv2d(hidden, outputs, 1)
         self.layers = nn.Sequential(layers)
         self.adds_input = stride == 1 and inputs == outputs
@@ -68,7 +73,7 @@ class EfficientNetLite(nn.Module):
 
     def __init__(self, width: float = 1.0, depth: float = 1.0, classes: int = 1000):
         super().__init__()
-        self.stem, self.stem_relu = SameConv2d(3, 32, 3, 2), nn.ReLU6()
+        self.stem, self.stem_relu = SameConv2d(3, 32, 3, 2), nn.ReLU6(inplace=True)
         blocks, inputs = [], 32
         for row, (expansion, channels, repeats, stride, kernel) in enumerate(STAGES):
             outputs = round_channels(channels * width)
@@ -77,7 +82,7 @@ class EfficientNetLite(nn.Module):
                 blocks.append(InvertedResidual(inputs, outputs, expansion, stride if i == 0 else 1, kernel))
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
-        self.head, self.head_relu = SameConv2d(inputs, 1280, 1), nn.ReLU6()
+        self.head, self.head_relu = SameConv2d(inputs, 1280, 1), nn.ReLU6(inplace=True)
         self.pool, self.classifier = nn.AdaptiveAvgPool2d(1), nn.Linear(1280, classes)
 
     def forward(self, x: Tensor) -> Tensor:

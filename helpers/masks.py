@@ -43,7 +43,7 @@ def masked_logits(
     masks: Tensor | FeatureMasks,
     *,
     fill: Tensor | float = 0.0,
-    batch_size: int = 4,
+    batch_size: int = 8,
     progress: bool = False,
 ) -> Tensor:
     """Logits `[N, K]` of N masked copies of one image.

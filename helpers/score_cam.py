@@ -15,7 +15,7 @@ from helpers.masks import FeatureMasks, Gate, masked_logits, weighted_sum
 @explainer
 def score_cam(
     net: Any, image: Tensor, target: int, *, layer: str | None = None, score: Score = probability, baseline: Tensor | None = None,
-    normalise: Callable[[Tensor], Tensor] | None = None, fill: Tensor | float = 0.0, batch_size: int = 4, progress: bool = False,
+    normalise: Callable[[Tensor], Tensor] | None = None, fill: Tensor | float = 0.0, batch_size: int = 8, progress: bool = False,
 ) -> Tensor:  # fmt: skip
     """Score-CAM: mask the image with each upsampled feature map scaled to [0, 1]; its score is that map's weight.
 
@@ -35,7 +35,7 @@ def score_cam(
 def score_cam_pp(
     net: Any, image: Tensor, target: int, *, layer: str | None = None, score: Score = probability, gate: Gate = torch.tanh,
     gate_sum: bool = True, baseline: Tensor | None = None, normalise: Callable[[Tensor], Tensor] | None = None,
-    fill: Tensor | float = 0.0, batch_size: int = 4, progress: bool = False,
+    fill: Tensor | float = 0.0, batch_size: int = 8, progress: bool = False,
 ) -> Tensor:  # fmt: skip
     """ScoreCAM++: Score-CAM with tanh in place of the scaling to [0, 1], on the masks and on the maps that are added up.
 

@@ -439,3 +439,22 @@ def test_results_are_read_with_table_numbers_as_words(other_data):
     (other_data / "results").mkdir()
     (other_data / "results" / "04.csv").write_text("table,method,value\n3,a,0.5\n")
     assert data.results("04").iloc[0].tolist() == ["3", "a", 0.5]
+
+
+def test_the_stored_results_have_the_papers_columns_and_say_where_they_come_from():
+    paper, ours = data.paper_table("mitra2024scorecampp"), data.results("04_scorecampp")
+    assert set(paper.columns) < set(ours.columns)
+    assert {"n", "ci_low", "ci_high", "seed", "commit", "device", "date", "profile"} < set(ours.columns)
+    assert (ours["n"] > 0).all() and ours["commit"].str.fullmatch("[0-9a-f]{7,}").all()
+    assert ((ours["ci_low"] <= ours["value"]) & (ours["value"] <= ours["ci_high"])).all()
+
+
+def test_the_wins_of_each_group_add_up_to_one():
+    ours = data.results("04_scorecampp")
+    wins = ours[ours["metric"].str.startswith("Win")].groupby(["table", "model", "metric"])["value"].sum()
+    assert len(wins) and (wins - 1).abs().max() < 1e-3
+
+
+def test_the_printed_wins_add_up_to_a_hundred():
+    wins = data.paper_table("mitra2024scorecampp").query("metric == 'Win'").groupby("table")["value"].sum()
+    assert len(wins) == 7 and (wins - 100).abs().max() < 0.1, wins  # a slip of the pen in our copy would show here
