@@ -71,11 +71,11 @@ def energy_inside(saliency: Tensor, mask: Tensor) -> float:
     return float((positive * mask.to(positive)).sum() / total) if total > 0 and mask.any() else NAN
 
 
-def win(drops: pd.DataFrame, *, tolerance: float = 1e-6, ties: str = "split") -> pd.Series:
+def win(drops: pd.DataFrame, *, tolerance: float = 1e-4, ties: str = "split") -> pd.Series:
     """Win %: the share of images on which a method has the smallest drop, as fractions that sum to 1.
 
     drops: one row an image, one column a method, such as `signed_drop` gives (drops cut off at 0 would tie wherever several
-    methods gain). ties: "split" shares the point among all within `tolerance` of the
+    methods gain). ties: "split" shares the point among all within `tolerance` (float32 knows a logit no better) of the
     smallest; "first" gives it to the leftmost of them, as the authors' code does. A NaN never wins; an image where every
     method is NaN is left out. Paper: mitra2024scorecampp, App. A.3.
     """

@@ -27,7 +27,7 @@ def use_book_style() -> None:
     """The book's matplotlib settings: small sans-serif text, no frames, sharp on a screen. Call it once in a notebook."""
     sns.set_theme(context="notebook", style="white", palette=LINES, font_scale=0.85)
     plt.rcParams.update({
-        "figure.dpi": 85, "savefig.dpi": 85, "savefig.bbox": "tight", "figure.constrained_layout.use": True,
+        "figure.dpi": 80, "savefig.dpi": 80, "savefig.bbox": "tight", "figure.constrained_layout.use": True,
         "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "seeing-why",
     })  # fmt: skip
 
