@@ -10,7 +10,6 @@ import pytest
 
 os.environ["TQDM_DISABLE"] = "1"  # a progress bar would end up in the compared output of a cell
 os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this environment, not one of the user's
-os.environ.setdefault("MPLBACKEND", "agg")
 
 GROUPS = {
     "test_architecture.py": "architecture (who may import whom)",
