@@ -52,10 +52,9 @@ def run(options: argparse.Namespace) -> None:
     net = models.load(options.model, weights=options.weights or "published", device=options.device)
     part, parts = map(int, options.shard.split("/"))
     photos = data.photographs("folder", options.data, options.n, options.seed)[part::parts]
-    bound = {"batch_size": options.batch_size}
-    masked = {"ScoreCAM": METHODS["ScoreCAM"], "ScoreCAM++": METHODS["ScoreCAM++"], **VARIANTS}
-    masked = {name: partial(method, **bound) for name, method in masked.items()}
-    methods = {name: (METHODS | STRIP | masked)[name] for name in (*METHODS, *STRIP, *(VARIANTS if options.variants else ()))}
+    chosen = METHODS | STRIP | (VARIANTS if options.variants else {})
+    masked = {name: partial(chosen[name], batch_size=options.batch_size) for name in chosen if name.startswith("ScoreCAM")}
+    methods = chosen | masked
     done = (
         set(zip(*(pd.read_csv(options.out)[key] for key in ("image", "method")), strict=True)) if options.out.exists() else set()
     )

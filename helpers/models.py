@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import importlib
 from dataclasses import dataclass, replace
@@ -301,8 +302,6 @@ def randomised(net: Classifier, seed: int = 0) -> Classifier:
 
     Each weight tensor is shuffled, so that its distribution stays while all that was learnt goes.
     """
-    import copy
-
     module = copy.deepcopy(net.module)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
