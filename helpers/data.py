@@ -10,8 +10,8 @@ import difflib
 import hashlib
 import importlib.util
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,41 +28,69 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".ti
 
 @dataclass(frozen=True)
 class Thing:
-    """One annotated object: class name, box (x0, y0, x1, y1) and polygon ((x, y), …) in pixels of the stored picture."""
+    """One annotated object: class name, box (x0, y0, x1, y1) and polygon ((x, y), …) in pixels of the stored picture.
+
+    pixels: where it is known pixel by pixel, a function that gives `[H, W]` of False and True, made when asked for;
+    difficult: PASCAL VOC's mark for an object that is hard to recognise.
+    """
 
     class_name: str
     box: tuple[float, float, float, float]
     polygon: tuple[tuple[float, float], ...] = ()
+    pixels: Callable[[], np.ndarray] | None = None
+    difficult: bool = False
+
+    def mask(self, stored: tuple[int, int], size: tuple[int, int]) -> Tensor:
+        """`[H, W]` of 0 and 1 for a picture of `stored` (H, W) squashed to `size` (H, W): pixels, else polygon, else box."""
+        H, W = size
+        if self.pixels is not None:
+            known = self.pixels()
+            if known.shape != tuple(stored):
+                raise ValueError(f"the mask of {self.class_name!r} is {list(known.shape)}, its picture {list(stored)}")
+            rows, columns = ((2 * np.arange(n) + 1) * o // (2 * n) for n, o in zip(size, stored, strict=True))
+            return torch.from_numpy(known[rows][:, columns].astype(np.float32))  # [H, W]
+        x0, y0, x1, y1 = self.box
+        outline = np.array(self.polygon or ((x0, y0), (x1, y0), (x1, y1), (x0, y1)))  # [points, 2], at pixel edges
+        x, y = (outline * (W / stored[1], H / stored[0]) - 0.5).T  # a pixel is in if its centre is
+        mask = torch.zeros(H, W)
+        mask[polygon(y, x, (H, W))] = 1
+        return mask
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A picture with what is known of it. `picture` is RGB; `things` may be empty; `credit` names author and licence."""
+    """A picture with what is known of it. `things` may be empty; `credit` names author and licence.
+
+    source: the picture, its file, or a function that makes it. What is not in memory is read or made anew each time it
+    is asked for, so that a set of 50,000 is a list of names. class_names: what is in the picture, with or without outline.
+    """
 
     name: str
-    picture: Image.Image
+    source: Image.Image | Path | Callable[[], Image.Image]
     things: tuple[Thing, ...] = ()
     title: str = ""
     credit: str = ""
-    class_names: tuple[str, ...] = field(default=())
+    class_names: tuple[str, ...] = ()
 
-    def mask(self, class_name: str, size: tuple[int, int] | None = None) -> Tensor:
-        """Where the class is: `[H, W]` of 0 and 1, the union of its polygons (boxes where there is none).
+    @property
+    def picture(self) -> Image.Image:
+        """The picture in RGB. Errors: those of `read_image`."""
+        if isinstance(self.source, Image.Image):
+            return self.source
+        return read_image(self.source) if isinstance(self.source, Path) else self.source()
 
-        size: (H, W) to squash to, such as a network's input; the picture's own by default. Errors: ValueError if it isn't there.
+    def mask(self, class_name: str, size: tuple[int, int] | None = None, *, difficult: bool = True) -> Tensor:
+        """Where the class is: `[H, W]` of 0 and 1, the union of its things.
+
+        size: (H, W) to squash to, such as a network's input; the picture's own by default; difficult: count things so
+        marked. Errors: ValueError if it isn't there.
         """
-        here = [t for t in self.things if t.class_name == class_name]
+        here = [t for t in self.things if t.class_name == class_name and (difficult or not t.difficult)]
         if not here:
             there = ", ".join(sorted({t.class_name for t in self.things})) or "no annotation"
             raise ValueError(f"{self.name} has no {class_name!r}; it has: {there}")
-        H, W = size or (self.picture.height, self.picture.width)
-        mask = torch.zeros(H, W)
-        for thing in here:
-            x0, y0, x1, y1 = thing.box
-            outline = np.array(thing.polygon or ((x0, y0), (x1, y0), (x1, y1), (x0, y1)))  # [points, 2], at pixel edges
-            x, y = (outline * (W / self.picture.width, H / self.picture.height) - 0.5).T  # a pixel is in if its centre is
-            mask[polygon(y, x, (H, W))] = 1
-        return mask
+        W, H = self.picture.size
+        return torch.stack([t.mask((H, W), size or (H, W)) for t in here]).amax(0)
 
 
 def data_folder() -> Path:
