@@ -22,6 +22,9 @@ ALLOWED: dict[str, set[str]] = {
     "efficientnet_lite": set(),
     "models": {"core", "efficientnet_lite"},
     "data": {"core"},
+    "drawn": {"data"},
+    "vgg": set(),
+    "training": {"core"},
     "plotting": {"core"},
     "evaluation": {"core"},  # it receives methods, metrics and networks
     "metrics": {"core", "masks"},
