@@ -388,6 +388,13 @@ def test_the_built_in_set_comes_in_its_own_order():
         photographs("photos", n=99)
 
 
+def test_there_are_a_dozen_photographs_and_two_show_things_of_two_classes():
+    photos = [data.photo(name) for name in data.photo_names()]
+    outlined = {p.name: {t.class_name for t in p.things if len(t.polygon) >= 3} for p in photos}
+    assert len(outlined) >= 12 and all(outlined.values())
+    assert sum(len(classes) >= 2 for classes in outlined.values()) >= 2
+
+
 def test_an_unknown_photograph_suggests_a_known_one():
     with pytest.raises(ValueError, match=r"called 'cofee'; did you mean coffee.*There are: chelsea"):
         data.photo("cofee")
