@@ -8,38 +8,87 @@ from __future__ import annotations
 import copy
 import difflib
 import importlib
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 import torchvision
 from PIL import Image
 from torch import Tensor, nn
 
 from helpers import efficientnet_lite
-from helpers.core import capture, frozen, recorded
+from helpers.core import capture, frozen, recorded, submodule
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+HALVING = (nn.MaxPool2d, nn.AvgPool2d)
+HEADS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)  # they pool for the classifier
+PASSIVE = (nn.Identity, nn.Dropout, nn.Dropout2d)  # in evaluation mode they hand on what they get
 WEIGHTED = (nn.Conv2d, nn.Linear)
-Output = tuple[str, torch.Size, nn.Module]  # name, shape [C, h, w], the module itself
 
-# name -> (cam layer, block ends); the layers whose meaning is known for the networks of the papers
-LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "efficientnet_lite0": ("head_relu", ("blocks.0", "blocks.2", "blocks.4", "blocks.10", "head_relu")),
-    "efficientnet_lite1": ("head_relu", ("blocks.0", "blocks.3", "blocks.6", "blocks.14", "head_relu")),
-    "efficientnet_lite2": ("head_relu", ("blocks.0", "blocks.3", "blocks.6", "blocks.14", "head_relu")),
-    "vgg16": ("features.29", ("features.3", "features.8", "features.15", "features.22", "features.29")),
-    "vgg19": ("features.35", ("features.3", "features.8", "features.17", "features.26", "features.35")),
-    "resnet18": ("layer4", ("relu", "layer1", "layer2", "layer3", "layer4")),
-    "resnet50": ("layer4", ("relu", "layer1", "layer2", "layer3", "layer4")),
-    "resnet101": ("layer4", ("relu", "layer1", "layer2", "layer3", "layer4")),
-    "squeezenet1_0": ("features", ("features.1", "features.5", "features.10", "features")),
-    "squeezenet1_1": ("features", ("features.1", "features.4", "features.7", "features")),
-    "vit_b_16": ("encoder.layers.encoder_layer_11.ln_1", ()),
+
+class Layers(NamedTuple):
+    """Which layers mean what, each list in forward order; `Classifier` says what the four are for."""
+
+    cam: str
+    blocks: tuple[str, ...] = ()
+    levels: tuple[str, ...] = ()
+    selectable: tuple[str, ...] = ()
+
+
+def vgg_layers(pools: Sequence[int], trunk: str = "features") -> Layers:
+    """Layers of any VGG whose `trunk` is conv, ReLU, conv, ReLU … with max pools at these indices, as in torchvision."""
+    steps = [i for before, pool in pairwise((-1, *pools)) for i in (*range(before + 2, pool, 2), pool)]  # ReLUs and the pool
+    blocks, pooled = ([f"{trunk}.{pool - back}" for pool in pools] for back in (1, 0))
+    return Layers(blocks[-1], tuple(blocks), (blocks[0], *pooled), tuple(f"{trunk}.{i}" for i in steps))
+
+
+def resnet_layers(repeats: Sequence[int]) -> Layers:
+    """Layers of a ResNet with so many residual blocks in its stages. The stem's pool makes no level: layer1 has its size."""
+    stages = [f"layer{i}" for i in range(1, len(repeats) + 1)]
+    steps = (f"{stage}.{i}" for stage, n in zip(stages, repeats, strict=True) for i in range(n))
+    return Layers(stages[-1], ("relu", *stages), ("relu", *stages), ("relu", "maxpool", *steps))
+
+
+def lite_layers(ends: Sequence[int], repeats: int) -> Layers:
+    """Layers of an EfficientNet-Lite with so many blocks, where `ends` come before each halving of the resolution."""
+    blocks = (*(f"blocks.{i}" for i in ends), "head_relu")
+    return Layers("head_relu", blocks, blocks, ("stem_relu", *(f"blocks.{i}" for i in range(repeats)), "head_relu"))
+
+
+def squeezenet_layers(pools: Sequence[int]) -> Layers:
+    """Layers of a SqueezeNet with pools at these indices. No level for the last map: the last pool has its size already."""
+    before, pooled = ([f"features.{pool - back}" for pool in pools] for back in (1, 0))
+    return Layers("features", (*before, "features"), (before[0], *pooled), tuple(f"features.{i}" for i in range(1, 13)))
+
+
+def vit_layers(depth: int, trunk: str = "") -> Layers:
+    """Layers of torchvision's vision transformer: every encoder layer, and the last one's first norm. One resolution only."""
+    encoder = tuple(f"{trunk}encoder.layers.encoder_layer_{i}" for i in range(depth))
+    return Layers(f"{encoder[-1]}.ln_1", selectable=encoder)
+
+
+LAYERS: dict[str, Layers] = {  # of the networks of the papers
+    "efficientnet_lite0": lite_layers((0, 2, 4, 10), 16),
+    "efficientnet_lite1": lite_layers((0, 3, 6, 14), 21),
+    "efficientnet_lite2": lite_layers((0, 3, 6, 14), 21),
+    "vgg16": vgg_layers((4, 9, 16, 23, 30)),
+    "vgg19": vgg_layers((4, 9, 18, 27, 36)),
+    "resnet18": resnet_layers((2, 2, 2, 2)),
+    "resnet50": resnet_layers((3, 4, 6, 3)),
+    "resnet101": resnet_layers((3, 4, 23, 3)),
+    "squeezenet1_0": squeezenet_layers((2, 6, 11)),
+    "squeezenet1_1": squeezenet_layers((2, 5, 8)),
+    "vit_b_16": vit_layers(12),
 }
+MEANINGS = ("cam_layer", "block_layers", "level_layers", "selectable_layers")  # the fields of Layers in a Classifier
 INPUT_SIDE = {"efficientnet_lite1": 240, "efficientnet_lite2": 260}
 
 
@@ -48,8 +97,11 @@ class Classifier:
     """A network that classifies pictures, and what the methods need to know of it.
 
     module: `[N, 3, side, side] -> logits [N, K]`; classes: K names; side: pixels of the square input; mean, std: per
-    channel, for pixels in [0, 1]; cam_layer: the last features with positions; block_layers: the last layer before each
-    halving of the resolution, shallow to deep; why: how the layers were chosen, for the reader.
+    channel, for pixels in [0, 1]; why: how the layers were chosen, for the reader. Layers, shallow to deep:
+    cam_layer: the last features with positions; block_layers: the last one before each halving of the resolution (SISE);
+    level_layers: one for each resolution, in networks that halve by pools the pools' outputs (Gradual Extrapolation);
+    selectable_layers: every activated convolution, block and pool (layer selection);
+    token_grid: rows and columns of a transformer's tokens, None for a CNN.
     """
 
     name: str
@@ -61,6 +113,9 @@ class Classifier:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     why: str = "known for this network"
+    level_layers: tuple[str, ...] = ()
+    selectable_layers: tuple[str, ...] = ()
+    token_grid: tuple[int, int] | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         return self.module(images)
@@ -133,9 +188,14 @@ def load(
     if weights is not None:
         state = read_weights(weights) if weights != "published" else lite_weights(name) if lite else torchvision_weights(name)
         load_state(module, efficientnet_lite.folded_state(state, module) if lite else state, f"the weights for {name}")
-    cam, blocks = LAYERS[name]
+    cam, blocks, levels, selectable = LAYERS[name]
+    patch = getattr(module, "patch_size", None)  # of a vision transformer
+    side = INPUT_SIDE.get(name, 224)
     mean, std = ((127 / 255,) * 3, (128 / 255,) * 3) if lite else (IMAGENET_MEAN, IMAGENET_STD)  # Lite: (pixel - 127) / 128
-    net = Classifier(name, module.eval(), imagenet_classes(), cam, blocks, INPUT_SIDE.get(name, 224), mean, std)
+    net = Classifier(
+        name, module.eval(), imagenet_classes(), cam, blocks, side, mean, std, level_layers=levels,
+        selectable_layers=selectable, token_grid=(side // patch,) * 2 if patch else None,
+    )  # fmt: skip
     return net.to(device)
 
 
@@ -199,66 +259,185 @@ def load_state(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
 
 def from_module(
     module: nn.Module, *, classes: tuple[str, ...] | None = None, side: int = 224, mean: tuple[float, ...] = IMAGENET_MEAN,
-    std: tuple[float, ...] = IMAGENET_STD, cam_layer: str | None = None, name: str | None = None, verbose: bool = True,
+    std: tuple[float, ...] = IMAGENET_STD, cam_layer: str | None = None, block_layers: Sequence[str] | None = None,
+    level_layers: Sequence[str] | None = None, selectable_layers: Sequence[str] | None = None, name: str | None = None,
+    verbose: bool = True,
 ) -> Classifier:  # fmt: skip
-    """Wrap any CNN that gives logits `[N, K]`; the layers are found by watching one forward pass of a blank image.
+    """Wrap any CNN, or torchvision's vision transformer, that gives logits `[N, K]`: watching one forward pass finds its layers.
 
-    The cam layer is the last output with positions before the classifier (the last module with weights) and before the
-    last pooling; the block ends are the last outputs of each resolution. What was chosen is printed and kept in `why`.
-    Errors: ValueError where no layer has positions or the number of classes does not fit; TypeError for no nn.Module.
+    Layers that the caller gives are taken instead. What was chosen, and why, is printed and kept in `why`.
+    Errors: ValueError where no layer has positions, for unknown layers, for layers out of forward order and where the number
+    of classes does not fit; TypeError for no nn.Module and for a layer whose output has no positions.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"from_module takes a torch.nn.Module, not {type(module).__name__}")
-    trail, logits = watch(module, side)
+    lists = {"block_layers": block_layers, "level_layers": level_layers, "selectable_layers": selectable_layers}
+    given: dict[str, Any] = {what: checked_names(module, what, layers) for what, layers in lists.items() if layers is not None}
+    if cam_layer is not None:
+        submodule(module, cam_layer)
+        given["cam_layer"] = cam_layer
+    trail, logits, tokens = watch(module, side)
     K = logits.shape[-1]
     names = tuple(classes) if classes is not None else tuple(f"class {i}" for i in range(K))
     if len(names) != K:
         raise ValueError(f"the network has {K} classes, but {len(names)} class names were given")
-    chosen, blocks = choose_layers(trail)
-    why = f"the last of {len(trail)} outputs that has positions before the classifier and its pooling"
-    if cam_layer is not None:
-        chosen, why = cam_layer, "given by the caller"
-    elif any(isinstance(m, nn.MultiheadAttention) for m in module.modules()):
+    found = token_layers(module, tokens)
+    if found is None and cam_layer is None and any(isinstance(m, nn.MultiheadAttention) for m in module.modules()):
         raise ValueError(
             f"{type(module).__name__} is a transformer, its features are tokens: pass cam_layer=…, the last block's first norm"
         )
-    with frozen(module), torch.no_grad(), capture(module, [chosen]) as seen:
-        module(blank(module, side))
-    shape = list(recorded(seen, chosen).shape[1:])
-    net = Classifier(name or type(module).__name__, module, names, chosen, blocks, side, tuple(mean), tuple(std), why)
+    found = found or choose_layers(trail)
+    chosen = dict(zip(MEANINGS, found, strict=True)) | given
+    grid = (math.isqrt(tokens[chosen["cam_layer"]]),) * 2 if chosen["cam_layer"] in tokens else None
+    net = Classifier(
+        name or type(module).__name__, module, names, **chosen, side=side, mean=tuple(mean), std=tuple(std), token_grid=grid
+    )
+    net = replace(net, why=reasons(net, found, given, len(trail)))
     if verbose:
-        print(f"{net.name}: {K} classes; cam layer {chosen!r} {shape}: {why}; block ends: {', '.join(blocks)}")
+        print(f"{net.name}: {K} classes\n{net.why}")
     return net
 
 
-def watch(module: nn.Module, side: int) -> tuple[list[Output], Tensor]:
-    """(name, shape `[C, h, w]`, module) of each output with positions in one forward pass, in order, up to the classifier."""
-    trail: list[Output] = []
-    last_weighted = 0
+def checked_names(module: nn.Module, what: str, layers: Sequence[str]) -> tuple[str, ...]:
+    """The caller's layers. Errors: TypeError for one name in place of several, ValueError that lists near names."""
+    if isinstance(layers, str):
+        raise TypeError(f"{what} is a list of layer names, not one name, {layers!r}")
+    for layer in layers:
+        submodule(module, layer)
+    return tuple(layers)
+
+
+def reasons(net: Classifier, found: Layers, given: dict[str, Any], outputs: int) -> str:
+    """A line a meaning: how many layers, which, their shapes `[C, h, w]`, and why. Errors: ValueError for a wrong order."""
+    table = layer_table(net)
+    shapes = {layer: shape for layer, *shape in table[["layer", "channels", "height", "width"]].itertuples(index=False)}
+    why = [
+        f"the last of {outputs} outputs with positions before the classifier and its pooling",
+        "the last map of each resolution, pools aside",
+        "the block ends, for not each change of resolution is a pool of its own"
+        if found.levels == found.blocks
+        else "each change of resolution is a pool: the map before the first, then what each puts out",
+        "each convolution, after its norm and activation if these are modules, each branching block as a whole, each pool",
+    ]
+    if not found.blocks:
+        one = "a transformer has one resolution"
+        why = ["the last norm at which patches still reach the class token", one, one, "the tokens of each encoder layer"]
+    lines = []
+    for what, reason in zip(MEANINGS, why, strict=True):
+        layers = (net.cam_layer,) if what == "cam_layer" else getattr(net, what)
+        in_order = [layer for layer in shapes if layer in layers]
+        if in_order != list(layers):
+            raise ValueError(f"{what} go in forward order and once each: {in_order}; given: {list(layers)}")
+        shown = [f"{layer} {shapes[layer]}" for layer in layers] or ["none"]
+        shown = shown if len(shown) <= 6 else [shown[0], "…", shown[-1]]
+        count = "" if what == "cam_layer" else f" ({len(layers)})"
+        lines.append(f"{what}{count}: {', '.join(shown)}: {'given by the caller' if what in given else reason}")
+    return "\n".join(lines)
+
+
+def layer_table(net: Classifier) -> pd.DataFrame:
+    """A row a layer that means something, in forward order, found with one forward pass of a blank image.
+
+    Columns: layer, module (its type), channels, height, width; cam, block, level, selectable (whether it is one).
+    Errors: TypeError for no Classifier and for a layer without positions; ValueError for a layer that is not passed.
+    """
+    if not isinstance(net, Classifier):
+        raise TypeError(f"layer_table takes a models.Classifier, not {type(net).__name__}: models.from_module makes one")
+    lists = ((net.cam_layer,), net.block_layers, net.level_layers, net.selectable_layers)
+    wanted = list(dict.fromkeys(layer for layers in lists for layer in layers))
+    with frozen(net), torch.no_grad(), capture(net, wanted) as seen, ExitStack() as hooks:
+        for layer in wanted:  # of a module that is called several times the last call counts, in the order too
+            hook = submodule(net, layer).register_forward_hook(lambda *_, layer=layer: seen.update({layer: seen.pop(layer)}))
+            hooks.callback(hook.remove)
+        net(blank(net.module, net.side))
+    for layer in wanted:
+        recorded(seen, layer)
+    rows = [
+        (layer, type(submodule(net, layer)).__name__, *features.shape[1:], *(layer in layers for layers in lists))
+        for layer, features in seen.items()
+    ]
+    columns = [
+        "layer",
+        "module",
+        "channels",
+        "height",
+        "width",
+        *(what.removesuffix("_layers").removesuffix("_layer") for what in MEANINGS),
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def sise_maps(net: Classifier) -> int:
+    """How many feature maps SISE looks at: the channels of all block ends. Paper: sattarzadeh2021sise."""
+    table = layer_table(net)
+    return int(table.channels[table.block].sum())
+
+
+class Output(NamedTuple):
+    """What one module put out: shape `[C, h, w]`; whole: nothing reaches the logits but through here."""
+
+    name: str
+    shape: torch.Size
+    module: nn.Module
+    whole: bool
+
+
+def watch(module: nn.Module, side: int) -> tuple[list[Output], Tensor, dict[str, int]]:
+    """Outputs with positions up to the classifier, in order; the logits `[1, K]`; how many tokens layers of tokens put out.
+
+    Of a module that is called several times the last call counts, as in `core.capture`.
+    """
+    calls: list[tuple[str, nn.Module, torch.Size, Any]] = []
+    classifier = 0
 
     def note(name: str, m: nn.Module, output: Any) -> None:
-        nonlocal last_weighted
+        nonlocal classifier
         if isinstance(m, WEIGHTED):
-            last_weighted = len(trail)  # what comes from here on is the classifier's doing
-        if isinstance(output, Tensor) and output.dim() == 4 and min(output.shape[-2:]) > 1 and name:
-            trail.append((name, output.shape[1:], m))
+            classifier = len(calls)  # what comes from here on is the classifier's doing
+        known = isinstance(output, Tensor)
+        calls.append((name, m, output.shape if known else torch.Size(), output.grad_fn if known else None))
 
-    hooks = [m.register_forward_hook(lambda m, _i, o, name=n: note(name, m, o)) for n, m in module.named_modules()]
+    hooks = [m.register_forward_hook(lambda m, _i, o, name=n: note(name, m, o)) for n, m in module.named_modules() if n]
     try:
-        with frozen(module), torch.no_grad():
-            logits = module(blank(module, side))
+        with frozen(module), torch.inference_mode(False), torch.enable_grad():
+            logits = module(blank(module, side).requires_grad_().clone())  # a clone: the network may write into it
     finally:
         for hook in hooks:
             hook.remove()
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         given = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"the network gives {given}; expected logits [N, K]")
-    if not trail[:last_weighted]:
+    last_call = {name: i for i, (name, *_) in enumerate(calls)}
+    share = flow(logits)
+    trail = [
+        Output(name, torch.Size(shape[1:]), m, share.get(node) == 1)
+        for i, (name, m, shape, node) in enumerate(calls[:classifier])
+        if len(shape) == 4 and min(shape[-2:]) > 1 and last_call[name] == i
+    ]
+    if not trail:
         raise ValueError(
             f"no layer of {type(module).__name__} has positions [N, C, h, w] before its classifier: a CAM needs one; "
             "for a vision transformer pass cam_layer=… to models.Classifier"
         )
-    return trail[:last_weighted], logits
+    return trail, logits.detach(), {name: shape[1] for name, _, shape, _ in calls if len(shape) == 3 and shape[0] == 1}
+
+
+def flow(logits: Tensor) -> dict[Any, Fraction]:
+    """Which part of the way back from the logits to the image leads through each node of the graph; 1: no way around it.
+
+    Latest first, each node hands on its part, in equal shares, to the nodes that it was computed from.
+    """
+    share = {logits.grad_fn: Fraction(1)}
+    todo = [node for node in share if node is not None]
+    while todo:
+        node = max(todo, key=lambda node: node._sequence_nr())
+        todo.remove(node)
+        sources = [source for source, _ in node.next_functions if source is not None and source.next_functions]  # not the image
+        for source in sources:
+            if source not in share:
+                todo.append(source)
+            share[source] = share.get(source, Fraction(0)) + share[node] / len(sources)
+    return share
 
 
 def blank(module: nn.Module, side: int) -> Tensor:
@@ -267,27 +446,97 @@ def blank(module: nn.Module, side: int) -> Tensor:
     return torch.zeros(1, 3, side, side, device=weight.device, dtype=weight.dtype)
 
 
-def choose_layers(trail: list[Output]) -> tuple[str, tuple[str, ...]]:
-    """(cam layer, block ends) from the outputs of one pass: the last output at each resolution that is no pool or dropout.
+def token_layers(module: nn.Module, tokens: dict[str, int]) -> Layers | None:
+    """Layers of torchvision's vision transformer in `module`; None without one, or if its tokens are not 1 + g * g."""
+    for name, m in module.named_modules():
+        if isinstance(m, torchvision.models.VisionTransformer):
+            layers = vit_layers(len(m.encoder.layers), f"{name}." if name else "")
+            if all(tokens.get(layer) == 1 + (m.image_size // m.patch_size) ** 2 for layer in (layers.cam, *layers.selectable)):
+                return layers
+    return None
+
+
+def choose_layers(trail: list[Output]) -> Layers:
+    """Layers of a CNN from its outputs: `block_ends`, of which the last is the cam layer, `steps` to select from, and levels.
+
+    Where each change of resolution between steps is a pool, the levels are the map before the first pool and the pools'
+    outputs, as szandala2021gradual has them in VGG16; elsewhere they are the block ends.
+    """
+    blocks, selectable = block_ends(trail), steps(trail)
+    changes = [(before, after) for before, after in pairwise(selectable) if before.shape[-2:] != after.shape[-2:]]
+    levels = blocks
+    if changes and all(isinstance(after.module, HALVING) for _, after in changes):
+        levels = (changes[0][0].name, *(after.name for _, after in changes))
+    return Layers(blocks[-1], blocks, levels, tuple(step.name for step in selectable))
+
+
+def block_ends(trail: list[Output]) -> tuple[str, ...]:
+    """The last output at each resolution that is no pool or dropout. Errors: ValueError where there is no convolution.
 
     An output inside a block that itself ends at another resolution is passed over where there is a choice.
     """
     ends: dict[torch.Size, str] = {}
     inner: dict[torch.Size, str] = {}
     convolved: set[torch.Size] = set()
-    blocks = {name: shape[-2:] for name, shape, m in trail if not isinstance(m, nn.Sequential)}
-    for name, shape, m in trail:
+    blocks = {name: shape[-2:] for name, shape, m, _ in trail if not isinstance(m, nn.Sequential)}
+    for name, shape, m, whole in trail:
         if isinstance(m, nn.Conv2d):
             convolved.add(shape[-2:])
-        ends_in_pool = isinstance(m, POOLS + (nn.Dropout, nn.Dropout2d)) or isinstance(last_child(m), POOLS)
+        ends_in_pool = isinstance(m, PASSIVE) or isinstance(last_child(m), HALVING + HEADS)
         if ends_in_pool or shape[-2:] not in convolved:  # a pool's output only rests at a resolution, nothing is computed there
             continue
-        inner[shape[-2:]] = name
+        if whole:  # one branch inside a block is no end
+            inner[shape[-2:]] = name
         around = [name.rsplit(".", i)[0] for i in range(1, name.count(".") + 1)]
         if all(blocks.get(outer, shape[-2:]) == shape[-2:] for outer in around):
             ends[shape[-2:]] = name
-    chosen = tuple((inner | ends).values())
-    return chosen[-1], chosen
+    chosen = set((inner | ends).values())
+    if not chosen:
+        raise ValueError(
+            "no convolution has positions before the classifier: a CAM needs one; pass cam_layer=… to models.Classifier"
+        )
+    return tuple(name for name, *_ in trail if name in chosen)
+
+
+def steps(trail: list[Output]) -> list[Output]:
+    """Each convolution after its norm and activation, each of the `units` as a whole, each pool but the classifier's."""
+    whole = units(trail)
+    chosen: list[Output] = []
+    grows = False  # whether a norm or an activation may follow
+    for o in trail:
+        part = any(o.name.startswith(f"{unit}.") for unit in whole) or (has_children(o.module) and o.name not in whole)
+        if part or isinstance(o.module, HEADS + PASSIVE):
+            continue
+        if o.name in whole or isinstance(o.module, (nn.Conv2d, *HALVING)):
+            chosen.append(o)
+            grows = not isinstance(o.module, HALVING)
+        elif grows and o.shape == chosen[-1].shape:
+            chosen[-1] = o
+        else:
+            grows = False
+    return chosen
+
+
+def units(trail: list[Output]) -> set[str]:
+    """The outermost modules with a `forward` of their own that are one step.
+
+    They are the innermost modules around a branch of the flow that ends in them (residual, concatenating), the others of
+    their types, and single convolutions with what belongs to them, such as an activation that is a function.
+    """
+
+    def inside(outer: Output, kinds: Any = nn.Module) -> list[Output]:
+        return [o for o in trail if o.name.startswith(f"{outer.name}.") and isinstance(o.module, kinds)]
+
+    boxes = [o for o in trail if has_children(o.module) and type(o.module).forward is not nn.Sequential.forward]
+    branching = [o for o in boxes if o.whole and not all(conv.whole for conv in inside(o, nn.Conv2d))]
+    types = {type(o.module) for o in branching if not any(inner in branching for inner in inside(o))}
+    single = [o for o in boxes if [conv.shape[-2:] for conv in inside(o, nn.Conv2d)] == [o.shape[-2:]]]
+    found = {o.name for o in boxes if o in single or type(o.module) in types}
+    return {name for name in found if not any(name.startswith(f"{outer}.") for outer in found)}
+
+
+def has_children(module: nn.Module) -> bool:
+    return next(module.children(), None) is not None
 
 
 def last_child(module: nn.Module) -> nn.Module:

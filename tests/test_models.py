@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from helpers import cam, core, data, models
+from helpers import core, data, models
 from helpers.models import LAYERS, from_module, load, randomised, read_weights
 
 
@@ -168,35 +168,28 @@ def test_a_missing_weights_file_is_named(tmp_path):
 
 # ------------------------------------------------------------------------------------------------------ from_module
 
-CNNS = [name for name, (_, blocks) in LAYERS.items() if blocks]
+CNNS = [name for name, layers in LAYERS.items() if layers.blocks]
 
 
 @pytest.mark.parametrize("name", CNNS)
 def test_from_module_finds_the_layers_that_are_known(name):
     net = from_module(on_paper(name), verbose=False)
-    assert (net.cam_layer, net.block_layers) == LAYERS[name]
+    assert (net.cam_layer, net.block_layers) == LAYERS[name][:2]
 
 
 @pytest.mark.parametrize("name", CNNS)
 def test_block_layers_come_before_each_halving_of_the_resolution(name):
     module = on_paper(name).eval()
-    with torch.no_grad(), core.capture(module, LAYERS[name][1]) as seen:
+    with torch.no_grad(), core.capture(module, LAYERS[name].blocks) as seen:
         module(torch.zeros(1, 3, 224, 224, device="meta"))
-    sides = [seen[layer].shape[-1] for layer in LAYERS[name][1]]
+    sides = [seen[layer].shape[-1] for layer in LAYERS[name].blocks]
     assert len(set(sides)) == len(sides) and sides == sorted(sides, reverse=True)
     assert all(1.9 < a / b < 2.2 for a, b in zip(sides, sides[1:], strict=False))
 
 
-@pytest.mark.parametrize(("name", "maps"), [("vgg16", 1472), ("resnet50", 3904)])
-def test_the_block_layers_have_as_many_maps_as_the_sise_paper_counts(name, maps):
-    trail, _ = models.watch(on_paper(name), 224)
-    shapes = {layer: shape for layer, shape, _ in trail}
-    assert sum(shapes[layer][0] for layer in LAYERS[name][1]) == maps
-
-
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_cam_layer_has_positions_and_is_the_last_to_have_them(name):
-    module, (layer, _) = on_paper(name).eval(), LAYERS[name]
+    module, layer = on_paper(name).eval(), LAYERS[name].cam
     side = models.INPUT_SIDE.get(name, 224)
     with torch.no_grad(), core.capture(module, [layer]) as seen:
         module(torch.zeros(1, 3, side, side, device="meta"))
@@ -227,40 +220,14 @@ class Functional(nn.Module):
 
 def test_a_wrapped_backbone_has_the_same_layers_under_longer_names():
     net = from_module(Wrapper(on_paper("resnet18")), verbose=False)
-    cam, blocks = LAYERS["resnet18"]
-    assert net.cam_layer == f"backbone.{cam}" and net.block_layers == tuple(f"backbone.{b}" for b in blocks)
+    cam, *lists = LAYERS["resnet18"]
+    longer = [tuple(f"backbone.{layer}" for layer in layers) for layers in lists]
+    assert net.cam_layer == f"backbone.{cam}" and [net.block_layers, net.level_layers, net.selectable_layers] == longer
 
 
 def test_functional_pooling_and_relu_are_seen_around():
     net = from_module(Functional(), side=16, verbose=False)
     assert net.cam_layer == "second" and net.block_layers == ("first", "second")
-
-
-def test_what_was_chosen_is_said_and_kept(capsys):
-    net = from_module(Functional(), side=16, name="mine")
-    said = capsys.readouterr().out
-    for part in ("mine: 3 classes", "'second' [5, 8, 8]", net.why, "block ends: first, second"):
-        assert part in said
-    assert net.classes == ("class 0", "class 1", "class 2")
-    from_module(Functional(), side=16, verbose=False)
-    assert capsys.readouterr().out == ""
-
-
-def test_a_layer_of_the_callers_is_taken():
-    net = from_module(Functional(), side=16, cam_layer="first", verbose=False)
-    assert net.cam_layer == "first" and net.why == "given by the caller"
-    with pytest.raises(TypeError, match="head.*expected features"):
-        from_module(Functional(), side=16, cam_layer="head")
-
-
-def test_a_transformer_is_asked_for_its_layer_and_takes_it():
-    vit = torchvision.models.VisionTransformer(
-        image_size=32, patch_size=8, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=16, num_classes=3
-    )
-    with pytest.raises(ValueError, match="transformer.*cam_layer"):
-        from_module(vit, side=32)
-    net = from_module(vit, side=32, cam_layer="encoder.layers.encoder_layer_0.ln_1", verbose=False)
-    assert cam.grad_cam(net, torch.randn(3, 32, 32)).shape == (32, 32)
 
 
 def test_from_module_leaves_the_network_as_it_was():
