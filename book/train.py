@@ -95,7 +95,7 @@ def note(name: str, metric: str, value: float, n: int, on: str, seed: int, secon
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     row = {
         "network": name, "metric": metric, "value": round(value, 4), "n": n, "on": on, "seed": seed, "seconds": round(seconds),
-        "commit": commit, "device": platform.machine() + " CPU" if not torch.cuda.is_available() else torch.cuda.get_device_name(),
+        "commit": commit, "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU",
         "date": date.today().isoformat(),
     }  # fmt: skip
     rows = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(row))

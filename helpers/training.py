@@ -21,20 +21,18 @@ from tqdm.auto import tqdm
 from helpers.core import frozen
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Augment = Callable[[Tensor, torch.Generator], Tensor]
 Batches = Callable[[int], Iterable[tuple[Any, Tensor]]]  # epoch -> (inputs, labels)
 
 
 class Pictures(Dataset):
     """Pictures and labels for a `DataLoader`: item i is `(image [3, side, side], label)`, read or drawn when asked for.
 
-    read: index -> image; keep: remember the images as bytes after the first epoch; augment: (image, generator) -> image, its
-    generator follows from (seed, epoch, i), so that workers and restarts change nothing.
+    read: index -> image; augment: (image, generator) -> image, whose generator follows from (seed, epoch, i), so that
+    neither the number of workers nor a restart changes anything.
     """
 
-    def __init__(
-        self, read: Callable[[int], Tensor], labels: Tensor, *, augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
-        seed: int = 0,
-    ):  # fmt: skip
+    def __init__(self, read: Callable[[int], Tensor], labels: Tensor, *, augment: Augment | None = None, seed: int = 0):
         self.read, self.labels, self.augment, self.seed, self.epoch = read, labels, augment, seed, 0
 
     def __len__(self) -> int:
@@ -69,8 +67,8 @@ def flipped(image: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def fit(
-    module: nn.Module, batches: Batches, loss: Loss, *, epochs: int, lr: float = 1e-3, weight_decay: float = 0.0, schedule: str = "constant",
-    parameters: Iterable[nn.Parameter] | None = None, checkpoint: str | Path | None = None,
+    module: nn.Module, batches: Batches, loss: Loss, *, epochs: int, lr: float = 1e-3, weight_decay: float = 0.0,
+    schedule: str = "constant", parameters: Iterable[nn.Parameter] | None = None, checkpoint: str | Path | None = None,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None, settings: dict[str, Any] | None = None,
 ) -> list[dict[str, float]]:  # fmt: skip
     """Train `module` in place with Adam; returns one row an epoch: epoch, loss, seconds, and what `evaluate` measures.
@@ -97,7 +95,7 @@ def fit(
         for step, (inputs, labels) in enumerate(bar):
             if schedule == "cosine":
                 _set_rate(optimizer, lr, (epoch + step / len(bar)) / epochs)
-            value = loss(module(inputs.to(device)), labels.to(device))
+            value = loss(module(*(x.to(device) for x in _tuple(inputs))), labels.to(device))
             if not value.isfinite():
                 raise ValueError(f"the loss is {value.item()} in epoch {epoch + 1}, batch {step + 1}: try a smaller lr than {lr}")
             optimizer.zero_grad()
@@ -116,6 +114,10 @@ def fit(
             )
     module.eval()
     return history
+
+
+def _tuple(inputs: Any) -> tuple[Tensor, ...]:
+    return inputs if isinstance(inputs, tuple) else (inputs,)
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, lr: float, done: float) -> None:
@@ -176,7 +178,7 @@ def predict(module: nn.Module, batches: Iterable[tuple[Any, Tensor]]) -> tuple[T
     """Logits `[N, K]` and labels of all batches, on the CPU, in evaluation mode, no gradients; the mode is given back."""
     device = next(module.parameters()).device
     with frozen(module), torch.no_grad():
-        pairs = [(module(inputs.to(device)).cpu(), labels) for inputs, labels in batches]
+        pairs = [(module(*(x.to(device) for x in _tuple(inputs))).cpu(), labels) for inputs, labels in batches]
     return torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs])
 
 

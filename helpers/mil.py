@@ -1,0 +1,70 @@
+"""Attention-based multiple-instance learning: a bag of pictures has a label, its pictures have none, and the attention
+says which of them made the bag positive. Paper: ilse2018attention; for image patches patil2019amil.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class AttentionMIL(nn.Module):
+    """Bags `[B, K, C, H, W]` -> logits `[B]` of being positive.
+
+    extractor: `[N, C, H, W] -> [N, L]`; D: width of the attention's hidden layer; gated: Eq. (9) in place of Eq. (8).
+    Where bags differ in size, `there` `[B, K]` is true where an instance is, false where the bag was filled up.
+    """
+
+    def __init__(self, extractor: nn.Module, L: int, D: int = 64, gated: bool = False):
+        super().__init__()
+        self.extractor, self.gated = extractor, gated
+        self.V, self.U, self.w = nn.Linear(L, D), nn.Linear(L, D) if gated else None, nn.Linear(D, 1)
+        self.classifier = nn.Linear(L, 1)
+
+    def forward(self, bags: Tensor, there: Tensor | None = None) -> Tensor:
+        return self.explained(bags, there)[0]
+
+    def explained(self, bags: Tensor, there: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits `[B]` and attention `[B, K]`, which sums to 1 over the instances of a bag and is 0 where there is none.
+
+        Errors: ValueError for a wrong shape or an empty bag.
+        """
+        if bags.dim() != 5:
+            raise ValueError(f"bags are [B, K, C, H, W]; these are {list(bags.shape)}")
+        there = torch.ones(bags.shape[:2], dtype=torch.bool, device=bags.device) if there is None else there
+        if there.shape != bags.shape[:2] or there.dtype != torch.bool:
+            raise ValueError(f"`there` is bool {list(bags.shape[:2])}; this one is {there.dtype} {list(there.shape)}")
+        if not there.any(1).all():
+            raise ValueError(f"bag {int((~there.any(1)).nonzero()[0])} is empty: every bag needs an instance")
+        h = self.extractor(bags.flatten(0, 1)).unflatten(0, bags.shape[:2])  # [B, K, L]
+        hidden = self.V(h).tanh() if self.U is None else self.V(h).tanh() * self.U(h).sigmoid()  # [B, K, D]
+        e = self.w(hidden)[..., 0].masked_fill(~there, -torch.inf)  # [B, K]
+        a = e.softmax(1)  # Eq. (8), gated Eq. (9)
+        z = torch.einsum("bk,bkl->bl", a, h)  # Eq. (7)
+        return self.classifier(z)[:, 0], a
+
+
+def packed(bags: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Bags `[K_i, C, H, W]` of different sizes as one batch `[B, K, C, H, W]`, filled up with zeros, and `there` `[B, K]`."""
+    if not bags:
+        raise ValueError("there is no bag to pack")
+    there = torch.arange(max(map(len, bags))) < torch.tensor([len(b) for b in bags])[:, None]  # [B, K]
+    return nn.utils.rnn.pad_sequence(list(bags), batch_first=True), there
+
+
+def digit_features() -> nn.Sequential:
+    """Extractor for handwritten digits of 8 x 8 pixels: `[N, 1, 8, 8] -> [N, 64]`."""
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(128, 64), nn.ReLU(),
+    )  # fmt: skip
+
+
+def patch_features(channels: int = 3) -> nn.Sequential:
+    """The papers' extractor for patches of 28 x 28 pixels: `[N, channels, 28, 28] -> [N, 500]`. Paper: ilse2018attention."""
+    return nn.Sequential(
+        nn.Conv2d(channels, 20, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(800, 500), nn.ReLU(),
+    )  # fmt: skip
