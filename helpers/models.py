@@ -419,7 +419,7 @@ def watch(module: nn.Module, side: int) -> tuple[list[Output], Tensor, dict[str,
             f"no layer of {type(module).__name__} has positions [N, C, h, w] before its classifier: a CAM needs one; "
             "for a vision transformer pass cam_layer=… to models.Classifier"
         )
-    return trail, logits.detach(), {name: shape[1] for name, _, shape, _ in calls if len(shape) == 3 and shape[0] == 1}
+    return trail, logits.detach(), {name: shape[1] for name, _, shape, _ in calls if len(shape) == 3}
 
 
 def flow(logits: Tensor) -> dict[Any, Fraction]:
@@ -432,7 +432,7 @@ def flow(logits: Tensor) -> dict[Any, Fraction]:
     while todo:
         node = max(todo, key=lambda node: node._sequence_nr())
         todo.remove(node)
-        sources = [source for source, _ in node.next_functions if source is not None and source.next_functions]  # not the image
+        sources = [source for source, _ in node.next_functions if source is not None]
         for source in sources:
             if source not in share:
                 todo.append(source)
@@ -502,23 +502,19 @@ def steps(trail: list[Output]) -> list[Output]:
     """Each convolution after its norm and activation, each of the `units` as a whole, each pool but the classifier's."""
     whole = units(trail)
     chosen: list[Output] = []
-    grows = False  # whether a norm or an activation may follow
     for o in trail:
         part = any(o.name.startswith(f"{unit}.") for unit in whole) or (has_children(o.module) and o.name not in whole)
         if part or isinstance(o.module, HEADS + PASSIVE):
             continue
         if o.name in whole or isinstance(o.module, (nn.Conv2d, *HALVING)):
             chosen.append(o)
-            grows = not isinstance(o.module, HALVING)
-        elif grows and o.shape == chosen[-1].shape:
-            chosen[-1] = o
-        else:
-            grows = False
+        elif chosen and o.shape == chosen[-1].shape and not isinstance(chosen[-1].module, HALVING):
+            chosen[-1] = o  # a norm or an activation
     return chosen
 
 
 def units(trail: list[Output]) -> set[str]:
-    """The outermost modules with a `forward` of their own that are one step.
+    """Modules with a `forward` of their own that are one step; where one is inside another, the outer one counts.
 
     They are the innermost modules around a branch of the flow that ends in them (residual, concatenating), the others of
     their types, and single convolutions with what belongs to them, such as an activation that is a function.
@@ -531,8 +527,7 @@ def units(trail: list[Output]) -> set[str]:
     branching = [o for o in boxes if o.whole and not all(conv.whole for conv in inside(o, nn.Conv2d))]
     types = {type(o.module) for o in branching if not any(inner in branching for inner in inside(o))}
     single = [o for o in boxes if [conv.shape[-2:] for conv in inside(o, nn.Conv2d)] == [o.shape[-2:]]]
-    found = {o.name for o in boxes if o in single or type(o.module) in types}
-    return {name for name in found if not any(name.startswith(f"{outer}.") for outer in found)}
+    return {o.name for o in boxes if o in single or type(o.module) in types}
 
 
 def has_children(module: nn.Module) -> bool:

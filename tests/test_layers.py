@@ -305,6 +305,14 @@ OWN = {
         lambda: Head(5, a=Rectified(3, 4, 2), b=Rectified(4, 4), c=Rectified(4, 5, 2)),
         Layers("c", ("b", "c"), ("b", "c"), ("a", "b", "c")),
     ),
+    "a norm after the pool": (
+        lambda: Head(4, a=nn.Conv2d(3, 4, 1), b=nn.MaxPool2d(2), c=nn.BatchNorm2d(4), d=nn.Conv2d(4, 4, 1)),
+        Layers("d", ("a", "d"), ("a", "b"), ("a", "b", "d")),
+    ),
+    "down and up again": (
+        lambda: Head(6, a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 5, 3, 2, 1), up=nn.Upsample(scale_factor=2), c=nn.Conv2d(5, 6, 1)),
+        Layers("c", ("b", "c"), ("b", "c"), ("a", "b", "c")),
+    ),
     "one resolution": (lambda: Head(5, a=Rectified(3, 4), b=Rectified(4, 5)), Layers("b", ("b",), ("b",), ("a", "b"))),
     "one ReLU and pool for all": (
         lambda: Frugal(False), Layers("relu", ("one", "two", "relu"), ("one", "two", "relu"), ("one", "two", "pool", "relu"))
@@ -349,6 +357,14 @@ def test_a_whole_block_stands_for_its_branches():
         net = from_module(torchvision.models.get_model("shufflenet_v2_x1_0", weights=None), verbose=False)
     blocks = [f"stage{i}.{j}" for i, n in ((2, 4), (3, 8), (4, 4)) for j in range(n)]
     assert net.selectable_layers == ("conv1.2", "maxpool", *blocks, "conv5.2")
+    assert net.block_layers == ("conv1", "stage2", "stage3", "conv5")  # 56 x 56 is in a branch of stage2.0 only
+
+
+def test_the_flow_is_seen_in_inference_mode_too():
+    make, expected = OWN["residual blocks, one of which adds nothing"]
+    module = make()
+    with torch.inference_mode():
+        assert layers_of(from_module(module, side=16, verbose=False)) == expected
 
 
 def test_the_flow_is_whole_where_there_is_no_way_around():
