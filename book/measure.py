@@ -24,7 +24,7 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from helpers import cam, data, evaluation, metrics, models, sanity, score_cam  # noqa: E402
+from helpers import cam, datasets, evaluation, metrics, models, sanity, score_cam  # noqa: E402
 from helpers.core import logit, probability  # noqa: E402
 
 METHODS = {
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # full single precision on a GPU too
     net = models.load(options.model, weights=options.weights or "published", device=options.device)
     part, parts = map(int, options.shard.split("/"))
-    photos = data.photographs("folder", options.data, options.n, options.seed)[part::parts]
+    photos = datasets.load("folder", options.data, options.n, options.seed)[part::parts]
     chosen = METHODS | STRIP | (VARIANTS if options.variants else {})
     masked = {name: partial(chosen[name], batch_size=options.batch_size) for name in chosen if name.startswith("ScoreCAM")}
     methods = chosen | masked

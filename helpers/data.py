@@ -1,6 +1,7 @@
 """Pictures: the built-in photographs, any image file or folder of the reader's, and the papers' tables.
 
-Nothing here downloads. Pictures are PIL images in RGB; a network's `preprocess` makes tensors of them.
+Nothing here downloads. Pictures are PIL images in RGB; a network's `preprocess` makes tensors of them. Whole data sets, by
+name, are in `datasets`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import difflib
 import hashlib
 import importlib.util
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,10 @@ from skimage.draw import polygon
 from torch import Tensor
 
 MAX_PIXELS = 100_000_000
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"}
+_ALSO = {".jfif", ".avif", ".heic", ".heif"}  # where the installed Pillow opens them
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"} | {
+    suffix for suffix, kind in Image.registered_extensions().items() if suffix in _ALSO and kind in Image.OPEN
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,8 @@ class Thing:
     """One annotated object: class name, box (x0, y0, x1, y1) and polygon ((x, y), …) in pixels of the stored picture.
 
     pixels: where it is known pixel by pixel, a function that gives `[H, W]` of False and True, made when asked for;
-    difficult: PASCAL VOC's mark for an object that is hard to recognise.
+    difficult, truncated: PASCAL VOC's marks for an object that is hard to recognise, or goes on beyond the picture or
+    behind something. COCO's crowds are marked difficult.
     """
 
     class_name: str
@@ -39,6 +45,7 @@ class Thing:
     polygon: tuple[tuple[float, float], ...] = ()
     pixels: Callable[[], np.ndarray] | None = None
     difficult: bool = False
+    truncated: bool = False
 
     def mask(self, stored: tuple[int, int], size: tuple[int, int]) -> Tensor:
         """`[H, W]` of 0 and 1 for a picture of `stored` (H, W) squashed to `size` (H, W): pixels, else polygon, else box."""
@@ -141,14 +148,18 @@ def photo(name: str) -> Photo:
 
 
 def side_by_side(left: Photo, right: Photo, *, height: int = 448) -> Photo:
-    """Two photographs in one picture of the given height, each cropped to a square about its middle, outlines carried along."""
+    """Two photographs in one picture of the given height, each cropped to a square about its middle, outlines carried along.
+
+    What is known pixel by pixel stays so. A thing of which the crop leaves nothing is no longer there.
+    """
     canvas = Image.new("RGB", (2 * height, height))
     things: list[Thing] = []
     for i, one in enumerate((left, right)):
-        W, H = one.picture.size
+        picture = one.picture
+        W, H = picture.size
         cut = min(W, H)
         x, y, scale, shift = (W - cut) / 2, (H - cut) / 2, height / cut, i * height
-        canvas.paste(one.picture.resize((height, height), Image.Resampling.BILINEAR, (x, y, x + cut, y + cut)), (shift, 0))
+        canvas.paste(picture.resize((height, height), Image.Resampling.BILINEAR, (x, y, x + cut, y + cut)), (shift, 0))
 
         def move(
             px: float, py: float, x: float = x, y: float = y, scale: float = scale, shift: int = shift
@@ -157,8 +168,18 @@ def side_by_side(left: Photo, right: Photo, *, height: int = 448) -> Photo:
 
         for t in one.things:
             box = (*move(*t.box[:2]), *move(*t.box[2:]))
-            if box[0] < box[2] and box[1] < box[3]:
-                things.append(Thing(t.class_name, box, tuple(move(*p) for p in t.polygon)))
+            if not (box[0] < box[2] and box[1] < box[3]):
+                continue
+            moved = replace(t, box=box, polygon=tuple(move(*p) for p in t.polygon))
+            if t.pixels is not None:
+                known = t.mask((H, W), (H, W)).numpy() > 0  # [H, W], and its size is checked
+                centres = (np.arange(height) + 0.5) / scale
+                both = np.zeros((height, 2 * height), dtype=bool)
+                both[:, shift : shift + height] = known[(y + centres).astype(int)][:, (x + centres).astype(int)]
+                if not both.any():
+                    continue
+                moved = replace(moved, pixels=partial(np.asarray, both))
+            things.append(moved)
     names = tuple(dict.fromkeys(t.class_name for t in things))
     return Photo(
         f"{left.name} + {right.name}",
@@ -173,12 +194,9 @@ def side_by_side(left: Photo, right: Photo, *, height: int = 448) -> Photo:
 # ------------------------------------------------------------------------------------------------ files and folders
 
 
-def read_image(path: str | Path) -> Image.Image:
-    """Any picture file as RGB: grey, palette, RGBA (over white), CMYK, 16-bit, EXIF-rotated; the first frame of several.
-
-    Errors: FileNotFoundError; ValueError for a file that is no picture, is damaged, or has over 100 million pixels.
-    """
-    path = Path(path)
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The file, opened and not decoded; whatever goes wrong with it, here or in the body, is an error that names it."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no picture {path}")
     try:
@@ -187,10 +205,27 @@ def read_image(path: str | Path) -> Image.Image:
             with Image.open(path) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
                     raise ValueError(f"{opened.width} x {opened.height} pixels; at most {MAX_PIXELS:,} are read")
-                picture = ImageOps.exif_transpose(opened)
-                picture.load()
+                yield opened
     except Exception as error:  # a damaged file can raise nearly anything: OSError, SyntaxError, struct.error, …
         raise ValueError(f"{path} could not be read as a picture: {error}") from error
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(H, W) as stored, from the file's header alone: nothing is decoded. Errors: those of `read_image`."""
+    with _opened(Path(path)) as opened:
+        return opened.height, opened.width
+
+
+def read_image(path: str | Path, *, upright: bool = True) -> Image.Image:
+    """Any picture file as RGB: grey, palette, RGBA (over white), CMYK, 16-bit, EXIF-rotated; the first frame of several.
+
+    upright: turn it as its EXIF mark says; False leaves it as stored, which is how the boxes of data sets see it.
+    Errors: FileNotFoundError; ValueError for a file that is no picture, is damaged, or has over 100 million pixels.
+    """
+    path = Path(path)
+    with _opened(path) as opened:
+        picture = ImageOps.exif_transpose(opened) if upright else opened.copy()
+        picture.load()
     if picture.mode.startswith(("I", "F")):  # 16-bit, 32-bit, float: scale what is there onto 0 … 255
         values = np.nan_to_num(np.asarray(picture, dtype=np.float64))
         highest = 65535 if picture.mode.startswith("I;16") else values.max()
@@ -205,6 +240,7 @@ def read_image(path: str | Path) -> Image.Image:
 def photos_in(folder: str | Path) -> tuple[list[Photo], list[str]]:
     """Every picture in a folder and below it, in order of name, and what was skipped and why.
 
+    Only headers are read here: a file that is damaged further on is an error, naming it, when its picture is asked for.
     A picture's class name is the name of its folder where there are sub-folders (the ImageFolder layout).
     Errors: FileNotFoundError for no folder; ValueError where no picture in it can be read.
     """
@@ -212,39 +248,17 @@ def photos_in(folder: str | Path) -> tuple[list[Photo], list[str]]:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
     photos, skipped = [], []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
-            continue
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()):
         try:
-            names = (path.parent.name,) if path.parent != folder else ()
-            photos.append(Photo(str(path.relative_to(folder)), read_image(path), class_names=names))
+            image_size(path)
         except ValueError as error:
             skipped.append(str(error))
+            continue
+        names = (path.parent.name,) if path.parent != folder else ()
+        photos.append(Photo(str(path.relative_to(folder)), path, class_names=names))
     if not photos:
         raise ValueError(f"no picture in {folder} could be read; skipped: {skipped or 'nothing with a picture suffix is there'}")
     return photos, skipped
-
-
-def photographs(dataset: str, root: str | Path | None = None, n: int | None = None, seed: int = 0) -> list[Photo]:
-    """The pictures that a chapter runs on: dataset "photos" (built in) or "folder" (all that is in `root`).
-
-    n: how many, drawn without repetition from `seed`; None or 0 takes all. The built-in ones come in their own order,
-    so that small runs show the same pictures. Errors: ValueError for an unknown data set, or one with fewer than n.
-    """
-    if dataset == "photos":
-        found = [photo(name) for name in photo_names()]
-    elif dataset != "folder":
-        raise ValueError(f"no data set is called {dataset!r}; there are: 'photos' (built in), 'folder' (pictures in DATA_ROOT)")
-    elif not root:
-        raise ValueError("dataset 'folder' needs DATA_ROOT, the folder with your pictures")
-    else:
-        found, skipped = photos_in(root)
-        for line in skipped:
-            print("skipped:", line)
-    if n and not 0 < n <= len(found):
-        raise ValueError(f"{n} pictures were asked for, {root if dataset == 'folder' else 'the built-in set'} has {len(found)}")
-    order = np.random.default_rng(seed).permutation(len(found)) if dataset == "folder" else range(len(found))
-    return [found[i] for i in order[: n or None]]
 
 
 # --------------------------------------------------------------------------------------------------- paper tables

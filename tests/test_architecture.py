@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "drawn": {"data"},
     "vgg": set(),
     "training": {"core"},
+    "datasets": {"core", "data", "drawn"},
     "plotting": {"core"},
     "evaluation": {"core"},  # it receives methods, metrics and networks
     "metrics": {"core", "masks"},

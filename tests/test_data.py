@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from skimage.draw import polygon2mask
 
 from helpers import data, models
-from helpers.data import Photo, Thing, data_folder, paper_table, photographs, photos_in, read_image, side_by_side
+from helpers.data import Photo, Thing, data_folder, paper_table, photos_in, read_image, side_by_side
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 
@@ -217,26 +217,34 @@ def test_a_folder_without_pictures_is_an_error(tmp_path):
         photos_in(tmp_path / "nowhere")
 
 
-def test_photographs_of_a_folder_are_drawn_by_seed_without_repetition(folder, capsys):
-    names = [[p.name for p in photographs("folder", folder, 3, seed)] for seed in range(8)]
-    assert names[0] == [p.name for p in photographs("folder", str(folder), 3, 0)]
-    assert all(len(set(n)) == 3 for n in names) and len({tuple(n) for n in names}) > 1
-    assert "skipped:" in (said := capsys.readouterr().out) and "broken.jpg" in said
-    for everything in (None, 0, 4):
-        assert len({p.name for p in photographs("folder", folder, everything)}) == 4
+def test_a_folder_is_listed_by_headers_alone(folder, monkeypatch):
+    whole = saved(folder, Image.fromarray(np.tile(RGB, (9, 9, 1))), "a/one.JPG").read_bytes()
+    (folder / "a/one.JPG").write_bytes(whole[: len(whole) // 2 + 400])  # damaged where no header is
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
+    photos, skipped = photos_in(folder)
+    assert len(photos) == 4 and len(skipped) == 1
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"one\.JPG could not be read as a picture"):
+        photos[1].picture  # noqa: B018
 
 
-@pytest.mark.parametrize("n", [5, -1])
-def test_more_photographs_than_there_are_is_an_error(n, folder):
-    with pytest.raises(ValueError, match=f"{n} pictures were asked for, .* has 4"):
-        photographs("folder", folder, n)
+def test_the_size_in_the_header_is_that_of_the_picture_as_stored(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    path = saved(tmp_path, Image.fromarray(RGB), "p.jpg", exif=exif)
+    assert data.image_size(path) == (6, 8) and read_image(path, upright=False).size == (8, 6) and read_image(path).size == (6, 8)
+    (tmp_path / "p.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match="p.jpg could not be read as a picture"):
+        data.image_size(path)
 
 
-def test_an_unknown_data_set_is_named():
-    with pytest.raises(ValueError, match="no data set is called 'imagenet'; there are: 'photos'"):
-        photographs("imagenet")
-    with pytest.raises(ValueError, match="needs DATA_ROOT"):
-        photographs("folder")
+@pytest.mark.parametrize("suffix", [".jfif", ".avif", ".heic"])
+def test_further_kinds_of_file_are_taken_where_pillow_opens_them(suffix, tmp_path):
+    kind = Image.registered_extensions().get(suffix)
+    assert (suffix in data.IMAGE_SUFFIXES) == (kind in Image.OPEN)
+    if kind is not None:
+        saved(tmp_path, Image.new("RGB", (16, 16), "red"), f"p{suffix}")
+        assert [p.picture.size for p in photos_in(tmp_path)[0]] == [(16, 16)]
 
 
 # ------------------------------------------------------------------------------------------------- outlines and boxes
@@ -356,6 +364,28 @@ def test_an_outline_half_cropped_ends_at_the_edge():
     assert both.mask("x").sum() == 2 * 50 * 80
 
 
+def test_pixels_go_where_the_pictures_go():
+    known = np.zeros((200, 300), dtype=bool)
+    known[56:64, 196:204] = True
+    known[60, 200] = False  # a hole, which no outline has
+    left = marked((300, 200), (200, 60), "red", "left")
+    left = Photo("left", left.picture, (Thing("mark", (196, 56, 204, 64), pixels=lambda: known, difficult=True),))
+    both = side_by_side(left, marked((180, 100), (30, 50), "lime", "right"), height=400)
+    mask = both.mask("mark")
+    assert both.things[0].difficult and both.class_names == ("mark",)  # the right mark is cropped away
+    assert mask.shape == (400, 800) and mask.sum() == 4 * 63 and not mask[120:122, 300:302].any()
+    assert mask[112:128, 292:308].sum() == mask.sum()
+    same = side_by_side(left, left, height=200).mask("mark")
+    assert torch.equal(same, torch.from_numpy(np.tile(known[:, 50:250], 2)).float())
+
+
+def test_a_thing_whose_pixels_are_all_cropped_is_no_longer_there():
+    known = np.zeros((100, 300), dtype=bool)
+    known[:, 5] = True
+    wide = Photo("wide", Image.new("RGB", (300, 100)), (Thing("x", (5, 0, 150, 100), pixels=lambda: known),))
+    assert side_by_side(wide, wide).things == ()
+
+
 # --------------------------------------------------------------------------------------------- built-in photographs
 
 
@@ -379,13 +409,6 @@ def test_the_table_of_photographs_says_the_true_sizes():
     for _, row in rows.iterrows():
         assert data.photo(row["name"]).picture.size == (row["width"], row["height"])
     assert rows[["author", "licence", "source"]].notna().all(axis=None)
-
-
-def test_the_built_in_set_comes_in_its_own_order():
-    assert [p.name for p in photographs("photos")] == list(data.photo_names()) and len(data.photo_names()) >= 8
-    assert [p.name for p in photographs("photos", n=2, seed=9)] == list(data.photo_names()[:2])
-    with pytest.raises(ValueError, match="99 pictures were asked for, the built-in set has"):
-        photographs("photos", n=99)
 
 
 def test_there_are_a_dozen_photographs_and_two_show_things_of_two_classes():
