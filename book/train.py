@@ -13,8 +13,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,10 +25,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from helpers import data, drawn, training, vgg
+from helpers import data, datasets, drawn, mil, models, training, vgg
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS = ROOT / "data" / "models"
+MODELS, CHECKPOINTS = ROOT / "data" / "models", ROOT / "_build" / "training"
 SIDE, WIDTH = 128, 1 / 8  # of the slim networks
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)  # and of their pictures, in [0, 1]
 
@@ -36,13 +38,6 @@ def as_bytes(photos: Sequence[data.Photo], side: int) -> Tensor:
     pictures = (p.picture.resize((side, side), 2) if p.picture.size != (side, side) else p.picture for p in photos)
     stacked = np.stack([np.asarray(picture) for picture in tqdm(pictures, total=len(photos), desc="pictures")])
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous()
-
-
-def labels_of(photos: Sequence[data.Photo], classes: Sequence[str], multi: bool) -> Tensor:
-    """Class indices `[N]`, or for several classes in a picture 0 and 1 `[N, K]`."""
-    if multi:
-        return torch.tensor([[float(c in p.class_names) for c in classes] for p in photos])
-    return torch.tensor([list(classes).index(p.class_names[0]) for p in photos])
 
 
 def slim(
@@ -55,8 +50,8 @@ def slim(
     for part, (count, seed) in {"train": (n, 1), "test": (2_000, 2)}.items():
         photos = sets(count, seed)
         parts[part] = training.Pictures(
-            training.in_memory(as_bytes(photos, SIDE), MEAN, STD), labels_of(photos, classes, multi), seed=options.seed,
-            augment=training.flipped if part == "train" else None,
+            training.in_memory(as_bytes(photos, SIDE), MEAN, STD), datasets.labels(photos, classes, multi=multi),
+            seed=options.seed, augment=training.flipped if part == "train" else None,
         )  # fmt: skip
     net = vgg.fresh(vgg.VGG16(len(classes), WIDTH, batch_norm=True), torch.Generator().manual_seed(options.seed))
     net = net.to(memory_format=torch.channels_last)
@@ -65,28 +60,25 @@ def slim(
     loss = nn.BCEWithLogitsLoss() if multi else nn.CrossEntropyLoss()
     training.fit(
         net, training.loader(parts["train"], 32), loss, epochs=epochs, lr=2e-3, weight_decay=1e-5, schedule="cosine",
-        checkpoint=ROOT / "_build" / "training" / f"{name}.pt", settings={"recipe": name, "n": n, "seed": options.seed},
+        checkpoint=CHECKPOINTS / f"{name}.pt", settings={"recipe": name, "n": n, "seed": options.seed},
         evaluate=lambda m: {metric: measure(*training.predict(m, held_out(0)))},
     )  # fmt: skip
     final = vgg.folded(net)
-    store(name, final.state_dict(), classes, SIDE, MEAN, STD)
+    store(
+        MODELS / f"{name}.safetensors", final.state_dict(), architecture="slim_vgg16", classes=list(classes), side=SIDE,
+        mean=MEAN, std=STD, multi_label=multi,
+    )  # fmt: skip
     note(name, metric, measure(*training.predict(final, held_out(0))), 2_000, "held-out pictures of the same set", options.seed,
          time.perf_counter() - start)  # fmt: skip
 
 
-def store(
-    name: str, state: dict[str, Tensor], classes: Sequence[str], side: int, mean: Sequence[float], std: Sequence[float]
-) -> None:
-    """Weights as safetensors, with what a reader needs to use them in the file's own header."""
-    MODELS.mkdir(parents=True, exist_ok=True)
-    facts = {
-        "classes": json.dumps(list(classes)),
-        "side": str(side),
-        "mean": json.dumps(list(mean)),
-        "std": json.dumps(list(std)),
-    }
-    save_file({k: v.contiguous() for k, v in state.items()}, MODELS / f"{name}.safetensors", facts)
-    print(f"stored {MODELS / name}.safetensors")
+def store(path: Path, state: dict[str, Tensor], **facts: Any) -> None:
+    """Weights as safetensors, with what one needs to use them (architecture, classes, preprocessing) in the file's header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(path.name + ".part")
+    save_file({k: v.cpu().contiguous() for k, v in state.items()}, half, {k: json.dumps(v) for k, v in facts.items()})
+    half.replace(path)
+    print(f"stored {path.relative_to(ROOT)}")
 
 
 def note(name: str, metric: str, value: float, n: int, on: str, seed: int, seconds: float) -> None:
@@ -112,7 +104,196 @@ def scenes_mixed(n: int, seed: int) -> list[data.Photo]:
     return [tagged[i] if (i // K) % 2 else plain[i] for i in range(n)]
 
 
-RECIPES: dict[str, tuple[str, Callable[[str, argparse.Namespace], None]]] = {
+def bags(name: str, gated: bool, options: argparse.Namespace) -> None:
+    """Attention MIL on bags of digits; also how often its attention is highest on a wanted digit of a positive bag."""
+    start = time.perf_counter()
+    n, epochs = options.n or 1_000, options.epochs or 30
+    train, test = drawn.digit_bags(n, seed=1), drawn.digit_bags(400, seed=2, split="test")
+
+    def epoch_of(epoch: int) -> list[tuple[tuple[Tensor, Tensor], Tensor]]:
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(training.stream(options.seed, epoch)))
+        chosen = [[train[i] for i in part] for part in order.split(16)]
+        return [(mil.packed([b.images for b in part]), torch.tensor([float(b.positive) for b in part])) for part in chosen]
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        net = mil.AttentionMIL(mil.digit_features(), L=64, gated=gated)
+    training.fit(
+        net, epoch_of, nn.BCEWithLogitsLoss(), epochs=epochs, lr=2e-3, weight_decay=1e-4, schedule="cosine",
+        checkpoint=CHECKPOINTS / f"{name}.pt", settings={"recipe": name, "n": n, "seed": options.seed},
+    )  # fmt: skip
+    with torch.no_grad():
+        logits, attention = net.explained(*mil.packed([b.images for b in test]))
+    positive = torch.tensor([b.positive for b in test])
+    hits = [bool(b.digits[a.argmax()] == 9) for b, a in zip(test, attention, strict=True) if b.positive]
+    store(MODELS / f"{name}.safetensors", net.state_dict(), architecture="attention_mil", gated=gated)
+    seconds = time.perf_counter() - start
+    note(name, "accuracy", ((logits > 0) == positive).double().mean().item(), len(test), "held-out bags", options.seed, seconds)
+    note(
+        name,
+        "highest attention on a wanted digit",
+        float(np.mean(hits)),
+        len(hits),
+        "held-out positive bags",
+        options.seed,
+        seconds,
+    )
+
+
+def head(name: str, sets: Callable[[Path], tuple[list[data.Photo], list[data.Photo]]], classes: Sequence[str], multi: bool,
+         options: argparse.Namespace) -> None:  # fmt: skip
+    """A linear head on VGG16's own features, averaged over positions: logistic regression, its penalty by cross-validation."""
+    start = time.perf_counter()
+    train, test = sets(_root(options))
+    net = models.vgg16_trunk(classes, weights=options.weights or "published").to(options.device)
+    (x, y), (x_test, y_test) = (
+        (pooled(net, photos, CHECKPOINTS / f"{name}_{part}.pt"), datasets.labels(photos, classes, multi=multi))
+        for part, photos in (("train", train), ("test", test))
+    )
+    weight, bias = logistic(x, y, multi, options.seed)
+    logits = x_test @ weight.T + bias
+    store(
+        MODELS / f"{name}.safetensors", {"weight": weight, "bias": bias}, architecture="vgg16_head", classes=list(classes),
+        side=net.side, mean=net.mean, std=net.std, multi_label=multi,
+    )  # fmt: skip
+    metric, measure = MEASURES[multi]
+    note(
+        name,
+        metric,
+        measure(logits, y_test),
+        len(test),
+        options.on or "held-out pictures",
+        options.seed,
+        time.perf_counter() - start,
+    )
+
+
+def pooled(net: models.Classifier, photos: Sequence[data.Photo], kept: Path, batch: int = 8) -> Tensor:
+    """VGG16's last features averaged over positions, `[N, 512]`; every hundredth batch is kept, so that a killed run goes on."""
+    names = [p.name for p in photos]
+    done: list[Tensor] = []
+    if kept.exists():
+        found = torch.load(kept, weights_only=True)
+        done = [found["features"]] if found["names"] == names else []
+    first = len(done[0]) if done else 0
+    for i in tqdm(range(first, len(photos), batch), desc="features", initial=first // batch, total=-(-len(photos) // batch)):
+        images = torch.stack([net.preprocess(p.picture) for p in photos[i : i + batch]])
+        with torch.no_grad():
+            done.append(net.module.pool(net.module.features(images)).flatten(1).cpu())  # [batch, 512]
+        if i + batch >= len(photos) or (i // batch) % 25 == 24:
+            training.save({"names": names, "features": torch.cat(done)}, kept)
+    return torch.cat(done)
+
+
+def logistic(x: Tensor, y: Tensor, multi: bool, seed: int) -> tuple[Tensor, Tensor]:
+    """Weight `[K, C]` and bias `[K]` of linear classifiers of features `[N, C]`; the features' scaling is folded into them."""
+    from sklearn.linear_model import LogisticRegressionCV
+
+    mean, std = x.mean(0), x.std(0).clamp(min=1e-6)
+    scaled = ((x - mean) / std).numpy()
+    targets = y.T.numpy() if multi else [y.numpy()]
+    fitted = [
+        LogisticRegressionCV(Cs=10.0 ** np.arange(-5, 1), cv=5, max_iter=2_000, random_state=seed).fit(scaled, target)
+        for target in tqdm(targets, desc="classes")
+    ]
+    weight = torch.tensor(np.concatenate([f.coef_ for f in fitted]), dtype=torch.float32)  # [K, C], or [1, C] for two classes
+    bias = torch.tensor(np.concatenate([f.intercept_ for f in fitted]), dtype=torch.float32)
+    if not multi and len(weight) == 1:  # the one logit of two classes is their difference
+        weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
+    return weight / std, bias - (weight * mean / std).sum(1)
+
+
+def finetune(name: str, paper: dict[str, Any], sets: Callable[[Path], tuple[list[data.Photo], list[data.Photo]]],
+             classes: Sequence[str], multi: bool, options: argparse.Namespace) -> None:  # fmt: skip
+    """All weights of an ImageNet network, with a new last layer, on a paper's set; `paper` holds the paper's own settings."""
+    start = time.perf_counter()
+    network, epochs, batch, lr = (getattr(options, k) or paper[k] for k in ("network", "epochs", "batch_size", "lr"))
+    net = models.with_classes(models.load(network, weights=options.weights or "published"), classes, seed=options.seed)
+    net = net.to(options.device)
+    train, test = (part[: options.n] for part in sets(_root(options)))
+    parts = {}
+    for part, photos in (("train", train), ("test", test)):
+        parts[part] = training.Pictures(
+            lambda i, photos=photos: net.preprocess(photos[i].picture).cpu(), datasets.labels(photos, classes, multi=multi),
+            seed=options.seed, augment=training.flipped if part == "train" else None,
+        )  # fmt: skip
+    metric, measure = MEASURES[multi]
+    held_out = training.loader(parts["test"], batch, shuffle=False, workers=options.workers)
+    training.fit(
+        net.module,
+        training.loader(parts["train"], batch, workers=options.workers),
+        nn.BCEWithLogitsLoss() if multi else nn.CrossEntropyLoss(),
+        epochs=epochs,
+        lr=lr,
+        checkpoint=CHECKPOINTS / f"{name}_{network}.pt",
+        settings={"recipe": name, "network": network, "batch_size": batch, "seed": options.seed, "pictures": len(train)},
+        evaluate=lambda m: {metric: measure(*training.predict(m, held_out(0)))},
+    )
+    value = measure(*training.predict(net.module, held_out(0)))
+    store(
+        ROOT / "_build" / "models" / f"{name}_{network}.safetensors", net.module.state_dict(), architecture=network,
+        classes=list(classes), side=net.side, mean=net.mean, std=net.std, multi_label=multi,
+    )  # fmt: skip
+    print(f"{metric} {value:.4f} on {len(test)} held-out pictures, {time.perf_counter() - start:.0f} s")
+
+
+def measure_network(name: str, options: argparse.Namespace) -> None:
+    """Top-1 accuracy of one network on pictures of ImageNet's classes, into models.csv."""
+    start = time.perf_counter()
+    net = models.load(options.network or "efficientnet_lite0", weights=options.weights or "published", device=options.device)
+    photos = datasets.load("imagenet", _root(options), options.n, options.seed)
+    labels = datasets.labels(photos, net.classes, multi=False)
+    right = 0
+    for i in tqdm(range(0, len(photos), 8), desc=net.name):
+        with torch.no_grad():
+            logits = net(torch.stack([net.preprocess(p.picture) for p in photos[i : i + 8]]))
+        right += int((logits.argmax(1).cpu() == labels[i : i + 8]).sum())
+    note(net.name, "top-1 accuracy", right / len(photos), len(photos), options.on or "ImageNet validation", options.seed,
+         time.perf_counter() - start)  # fmt: skip
+
+
+def _root(options: argparse.Namespace) -> Path:
+    if options.root is None:
+        raise SystemExit(f"{options.recipe} needs --root, the folder of its data set")
+    return Path(options.root)
+
+
+def cats_and_dogs(root: Path) -> tuple[list[data.Photo], list[data.Photo]]:
+    """Kaggle's training pictures, a sixth of them held out (its test pictures have no labels), or the split that is there."""
+    if (root / "test_set").is_dir():
+        return datasets.dogs_vs_cats(root, "train"), datasets.dogs_vs_cats(root, "test")
+    return datasets.split(datasets.dogs_vs_cats(root, "train"), 5 / 6)
+
+
+def voc(classes: Sequence[str]) -> Callable[[Path], tuple[list[data.Photo], list[data.Photo]]]:
+    """Training and test pictures of PASCAL VOC 2007 that show one of these classes."""
+
+    def sets(root: Path) -> tuple[list[data.Photo], list[data.Photo]]:
+        train, test = (
+            [
+                replace(p, class_names=tuple(c for c in p.class_names if c in classes))
+                for p in datasets.voc2007(root, part)
+                if set(p.class_names) & set(classes)
+            ]
+            for part in ("trainval", "test")
+        )
+        return train, test
+
+    return sets
+
+
+def neu(root: Path) -> tuple[list[data.Photo], list[data.Photo]]:
+    return datasets.neu_seg(root, "training"), datasets.neu_seg(root, "test")
+
+
+def severstal(root: Path) -> tuple[list[data.Photo], list[data.Photo]]:
+    return datasets.split(datasets.severstal(root), 0.8)
+
+
+VOC_FIVE = ("bus", "car", "cat", "person", "train")
+MEASURES = {False: ("accuracy", training.accuracy), True: ("mean average precision", training.mean_average_precision)}
+Recipe = Callable[[str, argparse.Namespace], None]
+RECIPES: dict[str, tuple[str, Recipe]] = {
     "slim_vgg16_scenes": (
         "slim VGG16 on drawn scenes, one class a picture; tags say nothing",
         lambda name, o: slim(name, drawn.SCENE_CLASSES, scenes_mixed, False, o),
@@ -129,6 +310,54 @@ RECIPES: dict[str, tuple[str, Callable[[str, argparse.Namespace], None]]] = {
         "slim VGG16 on drawn steel surfaces with four kinds of defect",
         lambda name, o: slim(name, drawn.STEEL_CLASSES, lambda n, s: drawn.steel(n, seed=s, size=SIDE), False, o),
     ),
+    "attention_mil_digits": ("attention MIL on bags of handwritten digits", lambda name, o: bags(name, False, o)),
+    "gated_mil_digits": ("the same with gated attention", lambda name, o: bags(name, True, o)),
+    "vgg16_cats_dogs": (
+        "a linear head on VGG16's features: cats and dogs; --root: Kaggle's Dogs vs Cats",
+        lambda name, o: head(name, cats_and_dogs, datasets.PET_CLASSES, False, o),
+    ),
+    "vgg16_voc": (
+        "a linear head on VGG16's features: five classes, several a picture; --root: VOCdevkit",
+        lambda name, o: head(name, voc(VOC_FIVE), VOC_FIVE, True, o),
+    ),
+    "vgg16_steel": (
+        "a linear head on VGG16's features: steel defects, several a picture; --root: NEU-Seg",
+        lambda name, o: head(name, neu, datasets.NEU_CLASSES, True, o),
+    ),
+    "measure": ("top-1 accuracy of --network on ImageNet pictures in --root", measure_network),
+    "finetune_cats_dogs": (
+        "mitra2024scorecampp: ResNet-18 (or --network vgg19) on Kaggle's Dogs vs Cats",
+        lambda name, o: finetune(
+            name,
+            {"network": "resnet18", "epochs": 100, "batch_size": 64, "lr": 1e-4},
+            cats_and_dogs,
+            datasets.PET_CLASSES,
+            False,
+            o,
+        ),
+    ),
+    "finetune_voc": (
+        "sattarzadeh2021sise: VGG16 (or --network resnet50) on PASCAL VOC 2007, multi-label; the paper gives no settings",
+        lambda name, o: finetune(
+            name,
+            {"network": "vgg16", "epochs": 30, "batch_size": 32, "lr": 1e-5},
+            voc(datasets.VOC_CLASSES),
+            datasets.VOC_CLASSES,
+            True,
+            o,
+        ),
+    ),
+    "finetune_severstal": (
+        "sattarzadeh2021sise: ResNet-101 on balanced 256 x 256 crops of Severstal; the paper gives no settings",
+        lambda name, o: finetune(
+            name,
+            {"network": "resnet101", "epochs": 30, "batch_size": 32, "lr": 1e-4},
+            severstal,
+            datasets.STEEL_CLASSES,
+            False,
+            o,
+        ),
+    ),
 }
 
 
@@ -139,8 +368,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument("recipe", choices=RECIPES, metavar="RECIPE")
     parser.add_argument("--epochs", type=int, help="default: the recipe's")
-    parser.add_argument("--n", type=int, help="training pictures; default: the recipe's")
+    parser.add_argument("--n", type=int, help="at most so many training pictures; default: the recipe's")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--root", help="folder of the data set, as it is distributed")
+    parser.add_argument("--network", help="which network is fine-tuned; default: the paper's")
+    parser.add_argument("--weights", help="file to start from; default: the published weights")
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--lr", type=float)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read pictures")
+    parser.add_argument("--on", help="what the pictures are on which accuracy is measured, for models.csv")
     options = parser.parse_args(arguments)
     what, run = RECIPES[options.recipe]
     print(what)

@@ -51,6 +51,9 @@ STEEL_CLASSES = tuple(f"defect {k}" for k in (1, 2, 3, 4))
 MAX_ANNOTATION = 10_000_000  # bytes of one XML or MATLAB file: a picture's boxes take a thousandth of that
 
 
+NEU_CLASSES = ("inclusion", "patches", "scratches")  # values 1, 2, 3 of the masks of NEU-Seg
+
+
 # ----------------------------------------------------------------------------------------------- what readers share
 
 
@@ -611,6 +614,51 @@ def _severstal_codes(table: Path) -> dict[str, dict[int, str]]:
 COCO_SPLITS = ("val2014", "val2017")  # where a copy has several: the paper's first
 
 
+def neu_seg(root: str | Path, split: str = "test") -> list[Photo]:
+    """NEU-Seg: steel surfaces of 200 x 200 pixels with the pixels of three kinds of defect, one or several a picture.
+
+    Read from images/training/*.jpg, images/test/*.jpg and annotations of the same names, *.png, whose values are 0 for
+    sound steel, 1 inclusion, 2 patches, 3 scratches. Errors: FileNotFoundError; ValueError for another split or mask.
+    """
+    if split not in ("training", "test"):
+        raise ValueError(f"NEU-Seg has the splits 'training' and 'test', not {split!r}")
+    folder = _root("neu_seg", root)
+    pictures = [n for n in _entries(folder / "images" / split)[0]] if (folder / "images" / split).is_dir() else []
+    if not pictures:
+        raise _missing("neu_seg", f"there are no pictures in {folder / 'images' / split}")
+    photos = []
+    for name in pictures:
+        path, stem = folder / "annotations" / split / f"{Path(name).stem}.png", Path(name).stem
+        values = _neu_values(path)
+        things = []
+        for k in sorted(set(np.unique(values).tolist()) - {0}):
+            y, x = np.nonzero(values == k)
+            box = (float(x.min()), float(y.min()), float(x.max() + 1), float(y.max() + 1))
+            things.append(Thing(NEU_CLASSES[k - 1], box, pixels=partial(_neu_mask, path, k)))
+        photos.append(_photo(f"{split}/{stem}", folder / "images" / split / name, things, _classes_of(things), "NEU-Seg"))
+    return photos
+
+
+def _neu_values(path: Path) -> np.ndarray:
+    """The values 0 to 3 of a mask `[H, W]`. Errors: FileNotFoundError, ValueError for other values or a damaged file."""
+    if not path.is_file():
+        raise _missing("neu_seg", f"there is no mask {path}")
+    try:
+        with Image.open(path) as opened:
+            values = np.asarray(opened)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path} could not be read as a mask: {error}") from error
+    if values.ndim != 2 or values.max() > len(NEU_CLASSES):
+        raise ValueError(
+            f"{path} is no mask of NEU-Seg: [H, W] of 0 to 3 was expected; it is {list(values.shape)} up to {values.max()}"
+        )
+    return values
+
+
+def _neu_mask(path: Path, k: int) -> np.ndarray:
+    return _neu_values(path) == k
+
+
 def coco(root: str | Path, split: str | None = None) -> list[Photo]:
     """COCO objects with boxes and exact pixels; crowds are marked difficult. Class names as the file has them.
 
@@ -932,6 +980,17 @@ SETS = {
         protocol="SISE: Table 2, 1,381 crops with a defect, classes balanced, ResNet-101",
         reader=severstal,
     ),
+    "neu_seg": DataSet(
+        what="NEU-Seg: hot-rolled steel with three kinds of defect",
+        classes=NEU_CLASSES,
+        pictures="4,470 of 200 x 200",
+        annotation="exact pixels of every defect",
+        licence="for research; to be cited",
+        source="https://github.com/DHW-Master/NEU_Seg",
+        layout="images/training/*.jpg, images/test/*.jpg and annotations/training/*.png, annotations/test/*.png",
+        protocol="none: our second steel set",
+        reader=neu_seg,
+    ),
     "coco": DataSet(
         what="COCO objects",
         classes=(),
@@ -953,6 +1012,18 @@ SETS = {
         layout="nothing: it is drawn",
         protocol="ground truth that no paper has",
         reader=drawn.scenes,
+        kind="drawn",
+    ),
+    "scenes_tagged": DataSet(
+        what="the scenes with a coloured tag that gives the class away",
+        classes=drawn.SCENE_CLASSES,
+        pictures="any number",
+        annotation="exact pixels, of the tag too",
+        licence="ours",
+        source="helpers/drawn.py",
+        layout="nothing: it is drawn",
+        protocol="a shortcut whose place is known",
+        reader=partial(drawn.scenes, tag="own"),
         kind="drawn",
     ),
     "scenes_multi": DataSet(
