@@ -1,7 +1,8 @@
 """Pictures drawn by us, whose truth is known to the pixel: scenes of shapes, steel-like surfaces, bags of digits.
 
-Nothing is stored. Picture i of a set follows from (seed, i) alone: the same in every process, whatever the number of
-pictures, and at any size. A plan is made first, cheap enough for thousands; the pixels come when they are asked for.
+Nothing is stored. Picture i of a set follows from (seed, i, size) and the settings: the same in every process and whatever
+the number of pictures. At another size of the same proportions what is where stays, scaled; noise and patterns are others.
+A plan is made first, cheap enough for thousands; the pixels come when they are asked for.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from helpers.data import Photo, Thing, photo, read_image
 Points = np.ndarray  # [points, 2] as x, y
 Drawing = tuple[Image.Image, tuple[np.ndarray, ...]]  # the picture and a bool mask [H, W] for each of its things
 
-STREAMS = {"scenes": 1, "steel": 2, "bags": 3}  # so that one seed gives unrelated sets
+STREAMS = {"scenes": 1, "steel": 2, "bags": 3, "tags": 9}  # so that one seed gives unrelated sets
 BACKGROUNDS = ("chelsea", "coffee", "camera", "astronaut", "rocket", "clock")  # photographs in the public domain or CC0
 TEXTURES = ("brick", "grass", "gravel")  # scikit-image's, CC0
 
@@ -57,7 +58,7 @@ def _crescent() -> Points:
     return np.concatenate([outer, (inner + (0.27, 0))[::-1]])
 
 
-# class name -> outline within the unit circle, before turning and scaling
+# class name -> outline in about the unit circle (a heart's tip is at 1.07), before turning and scaling
 SHAPES: dict[str, Points] = {
     "disc": _around(48),
     "square": _around(4) * 0.95,
@@ -120,8 +121,8 @@ def scenes(
     three classes; class i mod K comes in picture i, so that classes are balanced. Colour, pattern, place, size and turn
     say nothing of the class. distractors: up to so many things of no class; tag: a small framed square whose colour is
     that of the class ("own"), of another class ("other": the tag has moved to where it lies), of any class ("any": it says
-    nothing), or no tag ("none").
-    Things are called by their class, "distractor" or "tag". Errors: ValueError for a setting out of range.
+    nothing), or no tag ("none"). Things are called by their class, "distractor" or "tag"; the smallest distractors may have
+    no pixel left below 64 pixels. Errors: ValueError for a setting out of range, and for a tag too small to show its colour.
     """
     if tag not in ("none", "own", "other", "any"):
         raise ValueError(f"tag is 'none', 'own', 'other' or 'any', not {tag!r}")
@@ -129,13 +130,15 @@ def scenes(
         raise ValueError("a tag gives one class away, so scenes with several classes have none")
     if not 0 <= distractors <= 8:
         raise ValueError(f"a scene takes 0 to 8 distractors, not {distractors}")
-    H, W = _checked(n, size)
+    H, W = _checked(n, seed, size)
+    if tag != "none" and min(H, W) < 64:
+        raise ValueError(f"a tag shows its colour from 64 pixels on; this scene is {W} x {H}")
     photos = []
     for i in range(n):
         plan = plan_scene(seed, i, (H, W), multi, distractors, tag)
         classes = tuple(dict.fromkeys(item.kind for item in plan.items if item.kind in SHAPES))
         things = tuple(
-            Thing(item.kind, item.box, item.outline, pixels=partial(_pixels, draw_scene, plan, k))
+            Thing(item.kind, _clipped(item.box, (H, W)), item.outline, pixels=partial(_pixels, draw_scene, plan, k))
             for k, item in enumerate(plan.items)
         )
         title = f"A drawn scene with {' and '.join(classes)}"
@@ -143,17 +146,23 @@ def scenes(
     return photos
 
 
-def _checked(n: int, size: int | tuple[int, int]) -> tuple[int, int]:
+def _checked(n: int, seed: int, size: int | tuple[int, int]) -> tuple[int, int]:
     H, W = (size, size) if isinstance(size, int) else size
     if n < 1:
         raise ValueError(f"a set has at least one picture, not {n}")
+    if seed < 0:
+        raise ValueError(f"a seed is 0 or more, not {seed}")
     if not 32 <= min(H, W) <= max(H, W) <= 2048:
         raise ValueError(f"drawn pictures are 32 to 2,048 pixels wide and high, not {W} x {H}")
     return H, W
 
 
+def _clipped(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    return max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(size[1])), min(box[3], float(size[0]))
+
+
 def _picture(draw: Callable[..., Drawing], plan: object) -> Image.Image:
-    return draw(plan)[0]
+    return draw(plan)[0].copy()  # who draws on it does not draw into the cache
 
 
 def _pixels(draw: Callable[..., Drawing], plan: object, k: int) -> np.ndarray:
@@ -182,7 +191,7 @@ def plan_scene(seed: int, index: int, size: tuple[int, int], multi: bool, distra
                 Item(kind, _outline(r, kind, place), _colours(r), str(r.choice(("plain", "stripes", "speckle", "fade"))))
             )
     if tag != "none":
-        t = np.random.default_rng((9, seed, index))
+        t = rng("tags", seed, index)
         side = 0.05 * min(H, W)
         place = _free_place(t, (H, W), taken, (0.05, 0.05)) or (side * 1.5, side * 1.5, side)
         choices = {"own": [main], "other": [c for c in SCENE_CLASSES if c != main], "any": list(SCENE_CLASSES)}[tag]
@@ -234,7 +243,7 @@ def _colours(r: np.random.Generator) -> tuple[tuple[int, int, int], tuple[int, i
 # ------------------------------------------------------------------------------------------------- drawing scenes
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)  # a picture and its masks are asked for one after the other; at 2,048 pixels they take 70 MB
 def draw_scene(plan: Scene) -> Drawing:
     """The picture of a plan and, for each item, the pixels in which it is seen (what lies over it is taken away)."""
     r = np.random.default_rng((STREAMS["scenes"], 1, plan.seed, plan.index))
@@ -345,9 +354,11 @@ def steel(n: int, *, seed: int = 0, size: int | tuple[int, int] = 128, multi: bo
     """n grey surfaces like cold-rolled steel, each with a defect: pits, crack, scratch or scale (a rough rolled-in patch).
 
     A stand-in for Severstal's pictures with the same kinds of difficulty: brushed grain along the rolling direction, uneven
-    light, harmless stains. size: side, or (H, W); multi: up to two kinds of defect in a picture. Class i mod 4 is in picture i.
+    light, harmless stains. size: side, or (H, W); multi: up to two kinds of defect in a picture, which may overlap. Class
+    i mod 4 is in picture i. The defects' masks are made once here already, for the boxes: a millisecond each at 128 pixels.
+    Errors: ValueError for a setting out of range.
     """
-    H, W = _checked(n, size)
+    H, W = _checked(n, seed, size)
     photos = []
     for i in range(n):
         r = rng("steel", seed, i)
@@ -363,7 +374,7 @@ def steel(n: int, *, seed: int = 0, size: int | tuple[int, int] = 128, multi: bo
     return photos
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def draw_steel(plan: Surface) -> Drawing:
     """The surface and the pixels of each defect."""
     r = np.random.default_rng((STREAMS["steel"], 1, plan.seed, plan.index))
@@ -480,7 +491,7 @@ DEFECTS = {"pits": _pits, "crack": _crack, "scratch": _scratch, "scale": _scale}
 # --------------------------------------------------------------------------------------------------- bags of digits
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tensors have no one answer to ==
 class Bag:
     """A bag of handwritten digits: images `[K, 1, 8, 8]` in [0, 1], which digit each one is `[K]`, and the bag's label.
 
@@ -497,15 +508,18 @@ def digit_bags(
 ) -> list[Bag]:
     """n bags of real handwritten digits (scikit-learn's, 8 x 8 pixels), every other one positive. Protocol: ilse2018attention.
 
-    split: "train" and "test" never share a digit's image; length, spread: mean and standard deviation of a bag's size.
-    Errors: ValueError for another split or digit.
+    split: "train" and "test" never share a digit's image; length, spread: mean and standard deviation of a bag's size, before
+    rounding and of at least one digit. In a positive bag one digit or up to a quarter of them are the wanted one; an image
+    may be in a bag twice. Errors: ValueError for another split, and for a digit, number or seed out of range.
     """
     if split not in ("train", "test"):
         raise ValueError(f"split is 'train' or 'test', not {split!r}")
     if wanted not in range(10):
         raise ValueError(f"the wanted digit is 0 to 9, not {wanted!r}")
-    if n < 1 or length < 1:
-        raise ValueError(f"a set has at least one bag and a bag one digit, not {n} bags of {length}")
+    if n < 1 or not 1 <= length <= 10_000 or not 0 <= spread <= 10_000:
+        raise ValueError(f"a set has at least one bag, and a bag 1 to 10,000 digits, not {n} bags of {length} ± {spread}")
+    if seed < 0:
+        raise ValueError(f"a seed is 0 or more, not {seed}")
     images, digits = _digits()
     mine = np.flatnonzero((np.arange(len(digits)) % 4 == 3) == (split == "test"))
     hits, others = mine[digits[mine] == wanted], mine[digits[mine] != wanted]
