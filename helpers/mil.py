@@ -15,6 +15,7 @@ class AttentionMIL(nn.Module):
 
     extractor: `[N, C, H, W] -> [N, L]`; D: width of the attention's hidden layer; gated: Eq. (9) in place of Eq. (8).
     Where bags differ in size, `there` `[B, K]` is true where an instance is, false where the bag was filled up.
+    Deviation: V, U and w have biases, which the paper's equations lack; that of w cancels in the softmax.
     """
 
     def __init__(self, extractor: nn.Module, L: int, D: int = 64, gated: bool = False):
@@ -29,7 +30,7 @@ class AttentionMIL(nn.Module):
     def explained(self, bags: Tensor, there: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits `[B]` and attention `[B, K]`, which sums to 1 over the instances of a bag and is 0 where there is none.
 
-        Errors: ValueError for a wrong shape or an empty bag.
+        Errors: ValueError for a wrong shape, of bags or of what the extractor gives, and for an empty bag.
         """
         if bags.dim() != 5:
             raise ValueError(f"bags are [B, K, C, H, W]; these are {list(bags.shape)}")
@@ -38,7 +39,10 @@ class AttentionMIL(nn.Module):
             raise ValueError(f"`there` is bool {list(bags.shape[:2])}; this one is {there.dtype} {list(there.shape)}")
         if not there.any(1).all():
             raise ValueError(f"bag {int((~there.any(1)).nonzero()[0])} is empty: every bag needs an instance")
-        h = self.extractor(bags.flatten(0, 1)).unflatten(0, bags.shape[:2])  # [B, K, L]
+        features = self.extractor(bags[there])  # [N, L], of the N instances that are there: filling up changes nothing
+        if features.shape[1:] != (self.V.in_features,):
+            raise ValueError(f"the extractor gives {list(features.shape)}; expected [N, {self.V.in_features}]")
+        h = features.new_zeros(*there.shape, features.shape[1]).masked_scatter(there[..., None], features)  # [B, K, L]
         hidden = self.V(h).tanh() if self.U is None else self.V(h).tanh() * self.U(h).sigmoid()  # [B, K, D]
         e = self.w(hidden)[..., 0].masked_fill(~there, -torch.inf)  # [B, K]
         a = e.softmax(1)  # Eq. (8), gated Eq. (9)
@@ -50,7 +54,8 @@ def packed(bags: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Bags `[K_i, C, H, W]` of different sizes as one batch `[B, K, C, H, W]`, filled up with zeros, and `there` `[B, K]`."""
     if not bags:
         raise ValueError("there is no bag to pack")
-    there = torch.arange(max(map(len, bags))) < torch.tensor([len(b) for b in bags])[:, None]  # [B, K]
+    lengths = torch.tensor([len(b) for b in bags], device=bags[0].device)
+    there = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]  # [B, K]
     return nn.utils.rnn.pad_sequence(list(bags), batch_first=True), there
 
 

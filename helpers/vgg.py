@@ -6,6 +6,8 @@ of the papers have the same names at every width. Paper: simonyan2014vgg; the he
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -17,11 +19,13 @@ PLAN: tuple[int | str, ...] = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 5
 class VGG16(nn.Module):
     """`[N, 3, H, W]` -> logits `[N, classes]`; H and W at least 32.
 
-    width: fraction of VGG16's channels; batch_norm: for training only, see `folded`.
+    width: fraction of VGG16's channels; batch_norm: for training only, see `folded`. Errors: ValueError for no width or class.
     """
 
     def __init__(self, classes: int, width: float = 1.0, batch_norm: bool = False):
         super().__init__()
+        if not (0 < width < float("inf") and classes >= 1):
+            raise ValueError(f"a network has a width above 0 and at least one class, not width {width} and {classes} classes")
         channels = [c if isinstance(c, str) else max(1, round(c * width)) for c in PLAN]
         self.features = make_layers(channels, batch_norm=batch_norm)
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -32,16 +36,17 @@ class VGG16(nn.Module):
 
 
 def folded(trained: VGG16) -> VGG16:
-    """The same function without batch normalisation: each is folded into the convolution before it. Evaluation mode."""
-    net = VGG16(trained.classifier.out_features, trained.features[0].out_channels / 64).eval()
-    convolutions = [m for m in net.features if isinstance(m, nn.Conv2d)]
-    layers = list(trained.eval().features)
-    with torch.no_grad():
-        for ours, (conv, norm) in zip(
-            convolutions, [(a, b) for a, b in zip(layers, layers[1:], strict=False) if isinstance(a, nn.Conv2d)], strict=True
-        ):
-            ours.load_state_dict((fuse_conv_bn_eval(conv, norm) if isinstance(norm, nn.BatchNorm2d) else conv).state_dict())
-        net.classifier.load_state_dict(trained.classifier.state_dict())
+    """A copy that computes the same without batch normalisation: each is folded into the convolution before it. In
+    evaluation mode, where alone the two agree; the layers have torchvision's indices."""
+    net = copy.deepcopy(trained).eval()
+    layers: list[nn.Module] = []
+    for layer in net.features:
+        before = layers[-1] if layers else None
+        if isinstance(layer, nn.BatchNorm2d) and isinstance(before, nn.Conv2d):
+            layers[-1] = fuse_conv_bn_eval(before, layer)
+        else:
+            layers.append(layer)
+    net.features = nn.Sequential(*layers)
     return net
 
 
