@@ -161,6 +161,15 @@ def _clipped(box: tuple[float, float, float, float], size: tuple[int, int]) -> t
     return max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(size[1])), min(box[3], float(size[0]))
 
 
+def tag_of(photo: Photo) -> str:
+    """The class whose colour the tag of a drawn scene has. Errors: ValueError for a picture without a tag."""
+    plan = next(iter(getattr(photo.source, "args", ())[1:]), None)
+    tags = [item for item in getattr(plan, "items", ()) if item.kind == "tag"]
+    if not tags:
+        raise ValueError(f"{photo.name} has no tag: drawn.scenes(…, tag='own') gives scenes with one")
+    return next(name for name, colour in TAG_COLOURS.items() if colour == tags[0].colours[0])
+
+
 def _picture(draw: Callable[..., Drawing], plan: object) -> Image.Image:
     return draw(plan)[0].copy()  # who draws on it does not draw into the cache
 

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from helpers.data import data_folder
+from helpers.weights import load_state, read_weights
+
 
 class AttentionMIL(nn.Module):
     """Bags `[B, K, C, H, W]` -> logits `[B]` of being positive.
@@ -73,3 +76,11 @@ def patch_features(channels: int = 3) -> nn.Sequential:
         nn.Conv2d(channels, 20, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.ReLU(), nn.MaxPool2d(2),
         nn.Flatten(), nn.Linear(800, 500), nn.ReLU(),
     )  # fmt: skip
+
+
+def trained(gated: bool = False) -> AttentionMIL:
+    """The network that we trained on bags of digits, in evaluation mode; how well it does stands in data/models/models.csv."""
+    net = AttentionMIL(digit_features(), L=64, gated=gated)
+    name = "gated_mil_digits" if gated else "attention_mil_digits"
+    load_state(net, read_weights(data_folder() / "models" / f"{name}.safetensors"), f"the weights of {name}")
+    return net.eval()

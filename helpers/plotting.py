@@ -13,8 +13,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from helpers.core import to_unit
@@ -24,7 +26,11 @@ LINES = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E
 
 
 def use_book_style() -> None:
-    """The book's matplotlib settings: small sans-serif text, no frames, sharp on a screen. Call it once in a notebook."""
+    """The book's settings: figures with small sans-serif text, no frames, sharp on a screen; tables with whole texts.
+
+    Call it once in a notebook.
+    """
+    pd.set_option("display.max_colwidth", None)
     sns.set_theme(context="notebook", style="white", palette=LINES, font_scale=0.85)
     plt.rcParams.update({
         "figure.dpi": 80, "savefig.dpi": 80, "savefig.bbox": "tight", "figure.constrained_layout.use": True,
@@ -67,10 +73,16 @@ def overlay(
     ax.imshow(np.clip((1 - strength) * grey[..., None] + strength * colours, 0, 1))
     if not values.any():
         ax.text(0.5, 0.5, "blank", transform=ax.transAxes, color="white", ha="center", va="center", fontsize=11)
-    if outline is not None and outline.any():
-        ax.contour(outline.cpu().numpy(), levels=[0.5], colors="white", linewidths=1.1, linestyles="--")
+    if outline is not None:
+        draw_outline(ax, outline)
     ax.set_title(title)
     ax.set_axis_off()
+
+
+def draw_outline(ax: Axes, mask: Tensor) -> None:
+    """Draw the edge of a mask `[H, W]` over what `ax` shows, white and dashed; an empty mask has none."""
+    if mask.any():
+        ax.contour(mask.cpu().numpy(), levels=[0.5], colors="white", linewidths=1.1, linestyles="--")
 
 
 def overlays(
@@ -102,6 +114,31 @@ def map_table(
         show_picture(axes[i, 0], pixels, row)
         for j, name in enumerate(names, 1):
             overlay(axes[i, j], pixels, maps[i][name], name if i == 0 else "", outline=outlines[i] if outlines else None)
+    return figure
+
+
+def pixels_of(picture: Image.Image, side: int) -> Tensor:
+    """A picture squashed to a square: pixels `[side, side, 3]` in [0, 1], for showing."""
+    return torch.from_numpy(np.array(picture.resize((side, side), Image.Resampling.BILINEAR))).float() / 255
+
+
+def with_truth(photos: Sequence[Any], columns: int = 5, width: float = 1.9) -> Figure:
+    """Pictures that know their truth, and the truth below each: what is named bright, anything else that is known in grey.
+
+    photos: `data.Photo`s of one size, whose things have masks. Returns the figure.
+    """
+    rows = -(-len(photos) // columns)
+    figure, axes = plt.subplots(2 * rows, columns, figsize=(width * columns, 2.1 * width * rows), squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for i, photo in enumerate(photos):
+        W, H = photo.picture.size
+        truth = torch.zeros(H, W)
+        for thing in photo.things:
+            truth = torch.maximum(truth, thing.mask((H, W), (H, W)) * (1.0 if thing.class_name in photo.class_names else 0.4))
+        row, column = 2 * (i // columns), i % columns
+        show_picture(axes[row, column], torch.from_numpy(np.array(photo.picture)) / 255, ", ".join(photo.class_names))
+        axes[row + 1, column].imshow(truth.numpy(), cmap=MAP_COLOURS, vmin=0, vmax=1)
     return figure
 
 
