@@ -187,9 +187,10 @@ def _voc_things(path: Path, notes: list[str], names: dict[str, str] | None = Non
     """The objects of a VOC annotation; `names` translates what it calls them. Its boxes count pixels from 1, ends included."""
 
     def number(element: ElementTree.Element | None, *keys: str) -> list[float]:
-        if element is None:
-            raise ValueError("no <size> or <bndbox>")
-        return [float(element.findtext(key) or "nothing") for key in keys]
+        found = [element.findtext(key) if element is not None else None for key in keys]
+        if None in found:
+            raise ValueError(f"no {', '.join(keys)}")
+        return [float(value or "") for value in found]
 
     tree, things = _xml(path), []
     try:
@@ -537,7 +538,7 @@ def severstal(
     class "normal". balanced: of every class as many as of the rarest, drawn from `seed`. A crop is called by its picture and
     its corner, 0002cc93b.jpg#256,0. Annotated are only the pictures of train_images; train.csv may have either published
     form. Errors: FileNotFoundError; ValueError for a table or run-length code that is not as it should be.
-    Paper: sattarzadeh2021, Experiments.
+    Paper: sattarzadeh2021, Experiments. Deviation: its 1,381 crops cannot be as many of each of four classes; ours are.
     """
     if crop < 1 or not 0 <= min_area <= 1:
         raise ValueError(f"crop is a side in pixels and min_area a share, 0 to 1; given {crop} and {min_area}")
@@ -1076,7 +1077,7 @@ def load(name: str, root: str | Path | None = None, n: int | None = None, seed: 
     found = one.reader(root) if one.kind == "files" else one.reader()
     order = np.random.default_rng(seed).permutation(len(found)) if one.kind == "files" else range(len(found))
     photos = [found[i] for i in order]
-    if name == "folder":
+    if name == "folder" and (n or 0) <= len(photos):
         photos = _undamaged(photos, n or len(photos))
     if (n or 0) > len(photos):
         raise ValueError(f"{n} pictures were asked for, {root if one.kind == 'files' else 'the built-in set'} has {len(photos)}")

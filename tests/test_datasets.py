@@ -344,14 +344,15 @@ BOMB = '<?xml version="1.0"?><!DOCTYPE lolz [<!ENTITY lol "lol"><!ENTITY lol2 "&
     (BOMB.replace("?>", ' encoding="UTF-16"?>', 1).encode("utf-16"), "it has a DOCTYPE"),
     (b'<!DOCTYPE a SYSTEM "file:///etc/passwd"><annotation/>', "it has a DOCTYPE"),
     (b"<annotation>&lol;</annotation>", "undefined entity"),
-    (b"<annotation/>", "no <size> or <bndbox>"),
-    (XML.format("<object><name>dog</name></object>").encode(), "no <size> or <bndbox>"),
+    (b"<annotation/>", "no width, height"),
+    (XML.format("<object><name>dog</name></object>").encode(), "no xmin, ymin, xmax, ymax"),
     (XML.format(OBJECT.format("dog", 0, 0, 1, "x", 3, 4)).encode(), "could not convert string to float: 'x'"),
     (XML.format(OBJECT.format("dog", 0, 0, 1, "nan", 3, 4)).encode(), "nan"),
     (XML.format(OBJECT.format("dog", 0, 0, "", 2, 3, 4)).encode(), "not as PASCAL VOC writes them"),
     (XML.format(OBJECT.format("unicorn", 0, 0, 1, 2, 3, 4)).encode(), "class 'unicorn'"),
     (b"<a>" + b" " * 10_000_001 + b"</a>", "it has over 10,000,000 bytes"),
     (b"<a>" * 50_000, "could not be read as XML"),
+    (b"<a>" * 50_000 + b"</a>" * 50_000, "no width, height"),
 ])  # fmt: skip
 def test_a_broken_annotation_is_named(content, says, tmp_path):
     base = voc(tmp_path, [])
@@ -546,7 +547,7 @@ def test_opening_steel_reads_no_picture(tmp_path, reads):
     ("ImageId,ClassId,EncodedPixels\na.jpg,1,1 1 1\n", ValueError, r"train\.csv, a\.jpg: .*pairs of start and length"),
     ("ImageId,ClassId,EncodedPixels\na.jpg,1,700 100\n", ValueError, r"train\.csv, a\.jpg: the run of 100 from 700 is not with"),
     ("ImageId,ClassId,EncodedPixels\n../a.jpg,1,1 1\n", ValueError, r"train\.csv names '\.\./a\.jpg', which leads out of"),
-    ("ImageId,ClassId,EncodedPixels\nb.jpg,1,1 1\n", FileNotFoundError, r"1 pictures of .* are not in .*images, the first is b\.jpg"),
+    ("ImageId,ClassId,EncodedPixels\nb.jpg,1,1 1\n", FileNotFoundError, r"1 pictures of .* not in .*images, the first is b\.jpg"),
     ("ImageId,ClassId,EncodedPixels\na.jpg,1,1 1\n", ValueError, "no crop of 16 x 16 pixels .* a defect that covers 1.0% of it"),
     ('ImageId,ClassId,EncodedPixels\na.jpg,1,"1 1\n', ValueError, "is no CSV file"),
 ])  # fmt: skip
@@ -825,7 +826,7 @@ def test_few_pictures_of_a_large_folder_decode_only_those(tmp_path, reads):
 
 @pytest.mark.parametrize("n", [5, 99])
 def test_more_pictures_than_there_are_is_an_error(n, folder):
-    with pytest.raises(ValueError, match=f"{n} pictures were asked for, .* has 4"):
+    with pytest.raises(ValueError, match=f"{n} pictures were asked for, .* has [45]"):
         load("folder", folder, n)
     with pytest.raises(ValueError, match=f"{-n} pictures were asked for; 0 takes all"):
         load("folder", folder, -n)
