@@ -38,7 +38,7 @@ class VGG16(nn.Module):
 def folded(trained: VGG16) -> VGG16:
     """A copy that computes the same without batch normalisation: each is folded into the convolution before it. In
     evaluation mode, where alone the two agree; the layers have torchvision's indices."""
-    net = copy.deepcopy(trained).eval()
+    net = copy.deepcopy(trained).eval()  # two can be folded only where neither trains
     layers: list[nn.Module] = []
     for layer in net.features:
         before = layers[-1] if layers else None
@@ -47,7 +47,7 @@ def folded(trained: VGG16) -> VGG16:
         else:
             layers.append(layer)
     net.features = nn.Sequential(*layers)
-    return net
+    return net.eval()
 
 
 def fresh(net: VGG16, generator: torch.Generator) -> VGG16:

@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"core"},
     "drawn": {"data"},
     "vgg": set(),
+    "mil": {"data", "weights"},
     "training": {"core"},
     "datasets": {"core", "data", "drawn"},
     "plotting": {"core"},
