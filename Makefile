@@ -20,7 +20,7 @@ export PYTHONUNBUFFERED := 1
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install book test lab run outputs check format constraints clean
+.PHONY: help install book test lab run train outputs check format constraints clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1@\2/p' Makefile | awk -F@ '{printf "%-20s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ lab: $(STAMP)  ## open the chapters in JupyterLab
 run: $(STAMP)  ## run one chapter: make run CHAPTER=04_scorecampp PROFILE=paper
 	@test -n "$(CHAPTER)" || { echo "Which chapter? As in: make run CHAPTER=04_scorecampp PROFILE=paper" >&2; exit 1; }
 	$(BIN)/python book/run.py $(CHAPTER) $(PROFILE)
+
+train: $(STAMP)  ## train or fine-tune a network: make train RECIPE=slim_vgg16_steel ARGS="--epochs 2"; RECIPE=-h lists them
+	$(BIN)/python book/train.py $(or $(RECIPE),-h) $(ARGS)
 
 outputs: $(STAMP)  ## execute every chapter anew and store what it shows in its notebook
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -25,10 +26,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from helpers import data, datasets, drawn, mil, models, training, vgg
-
 ROOT = Path(__file__).resolve().parents[1]
-MODELS, CHECKPOINTS = ROOT / "data" / "models", ROOT / "_build" / "training"
+sys.path.insert(0, str(ROOT))
+
+from helpers import data, datasets, drawn, mil, models, training, vgg  # noqa: E402
+
+MODELS, CHECKPOINTS, FINETUNED = ROOT / "data" / "models", ROOT / "_build" / "training", ROOT / "_build" / "models"
 SIDE, WIDTH = 128, 1 / 8  # of the slim networks
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)  # and of their pictures, in [0, 1]
 
@@ -47,7 +50,8 @@ def slim(
     start = time.perf_counter()
     n, epochs = options.n or (12_000 if len(classes) > 4 else 6_000), options.epochs or (14 if len(classes) > 4 else 8)
     parts = {}
-    for part, (count, seed) in {"train": (n, 1), "test": (2_000, 2)}.items():
+    held_out_pictures = min(n, 2_000)
+    for part, (count, seed) in {"train": (n, 1), "test": (held_out_pictures, 2)}.items():
         photos = sets(count, seed)
         parts[part] = training.Pictures(
             training.in_memory(as_bytes(photos, SIDE), MEAN, STD), datasets.labels(photos, classes, multi=multi),
@@ -68,8 +72,8 @@ def slim(
         MODELS / f"{name}.safetensors", final.state_dict(), architecture="slim_vgg16", classes=list(classes), side=SIDE,
         mean=MEAN, std=STD, multi_label=multi,
     )  # fmt: skip
-    note(name, metric, measure(*training.predict(final, held_out(0))), 2_000, "held-out pictures of the same set", options.seed,
-         time.perf_counter() - start)  # fmt: skip
+    value = measure(*training.predict(final, held_out(0)))
+    note(name, metric, value, held_out_pictures, "held-out pictures of the same set", options.seed, time.perf_counter() - start)
 
 
 def store(path: Path, state: dict[str, Tensor], **facts: Any) -> None:
@@ -78,7 +82,7 @@ def store(path: Path, state: dict[str, Tensor], **facts: Any) -> None:
     half = path.with_name(path.name + ".part")
     save_file({k: v.cpu().contiguous() for k, v in state.items()}, half, {k: json.dumps(v) for k, v in facts.items()})
     half.replace(path)
-    print(f"stored {path.relative_to(ROOT)}")
+    print(f"stored {os.path.relpath(path)}")
 
 
 def note(name: str, metric: str, value: float, n: int, on: str, seed: int, seconds: float) -> None:
@@ -150,7 +154,7 @@ def head(name: str, sets: Callable[[Path], tuple[list[data.Photo], list[data.Pho
         (pooled(net, photos, CHECKPOINTS / f"{name}_{part}.pt"), datasets.labels(photos, classes, multi=multi))
         for part, photos in (("train", train), ("test", test))
     )
-    weight, bias = logistic(x, y, multi, options.seed)
+    weight, bias = logistic(x, y, multi)
     logits = x_test @ weight.T + bias
     store(
         MODELS / f"{name}.safetensors", {"weight": weight, "bias": bias}, architecture="vgg16_head", classes=list(classes),
@@ -185,16 +189,18 @@ def pooled(net: models.Classifier, photos: Sequence[data.Photo], kept: Path, bat
     return torch.cat(done)
 
 
-def logistic(x: Tensor, y: Tensor, multi: bool, seed: int) -> tuple[Tensor, Tensor]:
+def logistic(x: Tensor, y: Tensor, multi: bool) -> tuple[Tensor, Tensor]:
     """Weight `[K, C]` and bias `[K]` of linear classifiers of features `[N, C]`; the features' scaling is folded into them."""
-    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
 
     mean, std = x.mean(0), x.std(0).clamp(min=1e-6)
     scaled = ((x - mean) / std).numpy()
     targets = y.T.numpy() if multi else [y.numpy()]
+    penalties = {"C": 10.0 ** np.arange(-5, 1)}
     fitted = [
-        LogisticRegressionCV(Cs=10.0 ** np.arange(-5, 1), cv=5, max_iter=2_000, random_state=seed).fit(scaled, target)
-        for target in tqdm(targets, desc="classes")
+        GridSearchCV(LogisticRegression(max_iter=2_000), penalties, scoring="neg_log_loss", cv=5).fit(scaled, t).best_estimator_
+        for t in tqdm(targets, desc="classes")
     ]
     weight = torch.tensor(np.concatenate([f.coef_ for f in fitted]), dtype=torch.float32)  # [K, C], or [1, C] for two classes
     bias = torch.tensor(np.concatenate([f.intercept_ for f in fitted]), dtype=torch.float32)
@@ -231,7 +237,7 @@ def finetune(name: str, paper: dict[str, Any], sets: Callable[[Path], tuple[list
     )
     value = measure(*training.predict(net.module, held_out(0)))
     store(
-        ROOT / "_build" / "models" / f"{name}_{network}.safetensors", net.module.state_dict(), architecture=network,
+        FINETUNED / f"{name}_{network}.safetensors", net.module.state_dict(), architecture=network,
         classes=list(classes), side=net.side, mean=net.mean, std=net.std, multi_label=multi,
     )  # fmt: skip
     print(f"{metric} {value:.4f} on {len(test)} held-out pictures, {time.perf_counter() - start:.0f} s")
@@ -262,7 +268,7 @@ def cats_and_dogs(root: Path) -> tuple[list[data.Photo], list[data.Photo]]:
     """Kaggle's training pictures, a sixth of them held out (its test pictures have no labels), or the split that is there."""
     if (root / "test_set").is_dir():
         return datasets.dogs_vs_cats(root, "train"), datasets.dogs_vs_cats(root, "test")
-    return datasets.split(datasets.dogs_vs_cats(root, "train"), 5 / 6)
+    return datasets.split(datasets.dogs_vs_cats(root, "train"), 1 / 6)
 
 
 def voc(classes: Sequence[str]) -> Callable[[Path], tuple[list[data.Photo], list[data.Photo]]]:
@@ -287,7 +293,7 @@ def neu(root: Path) -> tuple[list[data.Photo], list[data.Photo]]:
 
 
 def severstal(root: Path) -> tuple[list[data.Photo], list[data.Photo]]:
-    return datasets.split(datasets.severstal(root), 0.8)
+    return datasets.split(datasets.severstal(root), 0.2)
 
 
 VOC_FIVE = ("bus", "car", "cat", "person", "train")

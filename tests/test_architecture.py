@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "score_cam": METHOD,
 }
 NAMES = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn"}
-OPTIONAL = {"dask", "distributed", "dask_jobqueue"}  # an extra: imported inside the function that needs it
+OPTIONAL = {"dask", "distributed", "dask_jobqueue", "onnx"}  # an extra: imported inside the function that needs it
 
 
 def imports_of(path: Path) -> list[tuple[str, int, bool]]:
