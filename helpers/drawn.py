@@ -122,7 +122,7 @@ def scenes(
     say nothing of the class. distractors: up to so many things of no class; tag: a small framed square whose colour is
     that of the class ("own"), of another class ("other": the tag has moved to where it lies), of any class ("any": it says
     nothing), or no tag ("none"). Things are called by their class, "distractor" or "tag"; the smallest distractors may have
-    no pixel left below 64 pixels. Errors: ValueError for a setting out of range, and for a tag too small to show its colour.
+    no pixel left below 48 pixels. Errors: ValueError for a setting out of range, and for a tag too small to show its colour.
     """
     if tag not in ("none", "own", "other", "any"):
         raise ValueError(f"tag is 'none', 'own', 'other' or 'any', not {tag!r}")
