@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import difflib
 import hashlib
-import importlib
 import json
 import math
 import os
@@ -31,6 +30,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from scipy.io import loadmat
 from skimage.draw import polygon
 from torch import Tensor
 from torchvision.models import ResNet18_Weights
@@ -305,8 +305,7 @@ def _devkit(path: Path) -> dict[int, str]:
             return {int(number): wnid for wnid, number, *_ in (line.split() for line in _text(path).splitlines() if line.strip())}
         if path.stat().st_size > MAX_ANNOTATION:
             raise ValueError(f"it has over {MAX_ANNOTATION:,} bytes")
-        matlab = importlib.import_module("scipy.io")  # scipy comes with scikit-image
-        synsets = matlab.loadmat(str(path), squeeze_me=True)["synsets"]
+        synsets = loadmat(str(path), squeeze_me=True)["synsets"]
         return {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets if int(s["ILSVRC2012_ID"]) <= 1000}
     except Exception as error:  # a damaged MATLAB file can raise nearly anything
         raise ValueError(f"{path} could not be read as the ILSVRC2012 development kit's: {error}") from error
@@ -984,7 +983,7 @@ SETS = {
     "neu_seg": DataSet(
         what="NEU-Seg: hot-rolled steel with three kinds of defect",
         classes=NEU_CLASSES,
-        pictures="4,470 of 200 x 200",
+        pictures="some thousands of 200 x 200",
         annotation="exact pixels of every defect",
         licence="for research; to be cited",
         source="https://github.com/DHW-Master/NEU_Seg",
