@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from helpers import data, datasets, drawn, mil, models, training, vgg  # noqa: E402
+from helpers import data, datasets, drawn, mil, models, readers, training, vgg  # noqa: E402
 
 MODELS, CHECKPOINTS, FINETUNED = ROOT / "data" / "models", ROOT / "_build" / "training", ROOT / "_build" / "models"
 SIDE, WIDTH = 128, 1 / 8  # of the slim networks
@@ -267,8 +267,8 @@ def _root(options: argparse.Namespace) -> Path:
 def cats_and_dogs(root: Path) -> tuple[list[data.Photo], list[data.Photo]]:
     """Kaggle's training pictures, a sixth of them held out (its test pictures have no labels), or the split that is there."""
     if (root / "test_set").is_dir():
-        return datasets.dogs_vs_cats(root, "train"), datasets.dogs_vs_cats(root, "test")
-    return datasets.split(datasets.dogs_vs_cats(root, "train"), 1 / 6)
+        return readers.dogs_vs_cats(root, "train"), readers.dogs_vs_cats(root, "test")
+    return datasets.split(readers.dogs_vs_cats(root, "train"), 1 / 6)
 
 
 def voc(classes: Sequence[str]) -> Callable[[Path], tuple[list[data.Photo], list[data.Photo]]]:
@@ -278,7 +278,7 @@ def voc(classes: Sequence[str]) -> Callable[[Path], tuple[list[data.Photo], list
         train, test = (
             [
                 replace(p, class_names=tuple(c for c in p.class_names if c in classes))
-                for p in datasets.voc2007(root, part)
+                for p in readers.voc2007(root, part)
                 if set(p.class_names) & set(classes)
             ]
             for part in ("trainval", "test")
@@ -289,11 +289,11 @@ def voc(classes: Sequence[str]) -> Callable[[Path], tuple[list[data.Photo], list
 
 
 def neu(root: Path) -> tuple[list[data.Photo], list[data.Photo]]:
-    return datasets.neu_seg(root, "training"), datasets.neu_seg(root, "test")
+    return readers.neu_seg(root, "training"), readers.neu_seg(root, "test")
 
 
 def severstal(root: Path) -> tuple[list[data.Photo], list[data.Photo]]:
-    return datasets.split(datasets.severstal(root), 0.2)
+    return datasets.split(readers.severstal(root), 0.2)
 
 
 VOC_FIVE = ("bus", "car", "cat", "person", "train")
@@ -320,7 +320,7 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
     "gated_mil_digits": ("the same with gated attention", lambda name, o: bags(name, True, o)),
     "vgg16_cats_dogs": (
         "a linear head on VGG16's features: cats and dogs; --root: Kaggle's Dogs vs Cats",
-        lambda name, o: head(name, cats_and_dogs, datasets.PET_CLASSES, False, o),
+        lambda name, o: head(name, cats_and_dogs, readers.PET_CLASSES, False, o),
     ),
     "vgg16_voc": (
         "a linear head on VGG16's features: five classes, several a picture; --root: VOCdevkit",
@@ -328,7 +328,7 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
     ),
     "vgg16_steel": (
         "a linear head on VGG16's features: steel defects, several a picture; --root: NEU-Seg",
-        lambda name, o: head(name, neu, datasets.NEU_CLASSES, True, o),
+        lambda name, o: head(name, neu, readers.NEU_CLASSES, True, o),
     ),
     "measure": ("top-1 accuracy of --network on ImageNet pictures in --root", measure_network),
     "finetune_cats_dogs": (
@@ -337,7 +337,7 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
             name,
             {"network": "resnet18", "epochs": 100, "batch_size": 64, "lr": 1e-4},
             cats_and_dogs,
-            datasets.PET_CLASSES,
+            readers.PET_CLASSES,
             False,
             o,
         ),
@@ -347,8 +347,8 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
         lambda name, o: finetune(
             name,
             {"network": "vgg16", "epochs": 30, "batch_size": 32, "lr": 1e-5},
-            voc(datasets.VOC_CLASSES),
-            datasets.VOC_CLASSES,
+            voc(readers.VOC_CLASSES),
+            readers.VOC_CLASSES,
             True,
             o,
         ),
@@ -359,7 +359,7 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
             name,
             {"network": "resnet101", "epochs": 30, "batch_size": 32, "lr": 1e-4},
             severstal,
-            datasets.STEEL_CLASSES,
+            readers.STEEL_CLASSES,
             False,
             o,
         ),

@@ -28,7 +28,9 @@ ALLOWED: dict[str, set[str]] = {
     "vgg": set(),
     "mil": {"data", "weights"},
     "training": {"core"},
-    "datasets": {"core", "data", "drawn"},
+    "annotations": {"data"},
+    "readers": {"data", "annotations"},
+    "datasets": {"data", "drawn", "readers"},
     "plotting": {"core"},
     "evaluation": {"core"},  # it receives methods, metrics and networks
     "metrics": {"core", "masks"},

@@ -17,9 +17,11 @@ from PIL import Image
 from scipy.io import savemat
 from skimage.draw import polygon2mask
 
-from helpers import data, datasets, models
+from helpers import annotations, data, datasets, models, readers
+from helpers.annotations import coco_counts, rle_decode, rle_encode
 from helpers.data import Photo, Thing
-from helpers.datasets import IMAGENET_CLASSES, coco_counts, labels, load, pairs, rle_decode, rle_encode, split
+from helpers.datasets import labels, load, pairs, split
+from helpers.readers import IMAGENET_CLASSES
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 
@@ -79,7 +81,7 @@ def test_a_thousand_folders_are_in_the_order_of_the_classes(tmp_path):
     jpg(tmp_path / "val" / WNIDS[0] / "a.JPEG")
     jpg(tmp_path / "val" / WNIDS[999] / "b.JPEG")
     for root in (tmp_path, tmp_path / "val"):
-        photos = datasets.imagenet(root)
+        photos = readers.imagenet(root)
         assert [p.class_names for p in photos] == [("tench",), ("toilet tissue",)]
         assert names_of(photos) == [f"{WNIDS[0]}/a.JPEG", f"{WNIDS[999]}/b.JPEG"]
     assert photos[0].picture.size == (40, 30)
@@ -96,20 +98,20 @@ def test_a_part_of_the_folders_needs_a_map(name, content, place, tmp_path):
     jpg(root / "val" / WNIDS[5] / "a.JPEG")
     jpg(root / "val" / WNIDS[207] / "b.JPEG")
     with pytest.raises(FileNotFoundError, match=r"2 class folders.*LOC_synset_mapping\.txt, synset_words\.txt, imagenet_class"):
-        datasets.imagenet(root)
+        readers.imagenet(root)
     text(root / place / name, content)
-    assert [p.class_names[0] for p in datasets.imagenet(root)] == [IMAGENET_CLASSES[5], IMAGENET_CLASSES[207]]
+    assert [p.class_names[0] for p in readers.imagenet(root)] == [IMAGENET_CLASSES[5], IMAGENET_CLASSES[207]]
 
 
 def test_folders_may_be_called_by_class_name(tmp_path):
     for folder in ("tench", "great_white_shark", "Tiger Shark, Galeocerdo cuvieri"):
         jpg(tmp_path / folder / "a.jpg")
-    found = {p.name.split("/")[0]: p.class_names[0] for p in datasets.imagenet(tmp_path)}
+    found = {p.name.split("/")[0]: p.class_names[0] for p in readers.imagenet(tmp_path)}
     assert found == {"tench": "tench", "great_white_shark": "great white shark",
                      "Tiger Shark, Galeocerdo cuvieri": "tiger shark"}  # fmt: skip
     jpg(tmp_path / "grate_white_shark" / "a.jpg")
     with pytest.raises(ValueError, match="'grate_white_shark' is none of the 1,000 ImageNet classes; names like it: great white"):
-        datasets.imagenet(tmp_path)
+        readers.imagenet(tmp_path)
 
 
 @pytest.mark.parametrize(("name", "content"), [
@@ -128,9 +130,9 @@ def test_a_flat_folder_takes_its_labels_from_a_file(name, content, place, tmp_pa
     text(root / place / name, content.format(*words, w5=WNIDS[5], w0=WNIDS[0], w999=WNIDS[999]))
     if "{w" in content:
         with pytest.raises(FileNotFoundError, match="WordNet ids, which need one of LOC_synset"):
-            datasets.imagenet(root)
+            readers.imagenet(root)
         text(root / "LOC_synset_mapping.txt", MAPPING)
-    photos = datasets.imagenet(root)
+    photos = readers.imagenet(root)
     assert [p.class_names for p in photos] == [(IMAGENET_CLASSES[k],) for k in (5, 0, 999)]
     if "LOC" in name:  # boxes count from 1, ends included
         assert [t.box for t in photos[0].things] == [(10, 5, 20, 15), (0, 0, 2, 2)]
@@ -141,13 +143,13 @@ def test_the_devkits_ground_truth_counts_classes_its_own_way(tmp_path):
     root = flat(tmp_path)
     text(root / "ILSVRC2012_validation_ground_truth.txt", "490\n361\n1000\n171\n")  # one more than there are pictures
     with pytest.raises(FileNotFoundError, match=r"counts classes as the development kit does: its data/meta\.mat"):
-        datasets.imagenet(root)
+        readers.imagenet(root)
     order = devkit(root / "ILSVRC2012_devkit_t12" / "data")
-    by_matlab = [p.class_names[0] for p in datasets.imagenet(root)]
+    by_matlab = [p.class_names[0] for p in readers.imagenet(root)]
     assert by_matlab == [IMAGENET_CLASSES[order[k - 1]] for k in (490, 361, 1000)]
     (root / "ILSVRC2012_devkit_t12/data/meta.mat").unlink()
     text(root / "devkit/map_clsloc.txt", "".join(f"{WNIDS[order[k]]} {k + 1} x\n" for k in range(1000)))
-    assert [p.class_names[0] for p in datasets.imagenet(root)] == by_matlab
+    assert [p.class_names[0] for p in readers.imagenet(root)] == by_matlab
 
 
 XML = """<annotation>\n<folder>val</folder><size><width>40</width><height>30</height><depth>3</depth></size>{}</annotation>"""
@@ -160,12 +162,12 @@ def test_the_boxes_of_imagenet_are_read_where_asked_for(tmp_path):
     text(root / "val.txt", f"{VAL.format(1)}.JPEG 5\n")
     where = root / "Annotations/CLS-LOC/val"
     with pytest.raises(FileNotFoundError, match="the boxes need one of LOC_synset_mapping"):
-        datasets.imagenet(root, boxes=where)
+        readers.imagenet(root, boxes=where)
     text(root / "LOC_synset_mapping.txt", MAPPING)
     with pytest.raises(FileNotFoundError, match=r"val_00000001\.xml"):
-        datasets.imagenet(root, boxes=where)
+        readers.imagenet(root, boxes=where)
     text(where / f"{VAL.format(1)}.xml", XML.format(OBJECT.format(WNIDS[5], 0, 0, 1, 1, 4, 5)))
-    (photo,) = datasets.imagenet(root, boxes=where)
+    (photo,) = readers.imagenet(root, boxes=where)
     assert photo.things == (Thing(IMAGENET_CLASSES[5], (0, 0, 4, 5)),) and photo.mask(IMAGENET_CLASSES[5]).sum() == 20
 
 
@@ -188,7 +190,7 @@ def test_a_wrong_label_file_is_named_with_the_line(name, content, says, tmp_path
     devkit(root / "devkit")
     text(root / name, content.format(*[VAL.format(k) for k in (1, 2, 3)], w5=WNIDS[5]))
     with pytest.raises(ValueError, match=says):
-        datasets.imagenet(root)
+        readers.imagenet(root)
 
 
 @pytest.mark.parametrize(("name", "content", "says"), [
@@ -205,18 +207,18 @@ def test_a_wrong_map_is_named(name, content, says, tmp_path):
     jpg(tmp_path / WNIDS[5] / "a.JPEG")
     (tmp_path / name).write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(ValueError, match=f"{name}.*{says}"):
-        datasets.imagenet(tmp_path)
+        readers.imagenet(tmp_path)
 
 
 def test_an_imagenet_folder_without_labels_or_pictures_says_where_to_get_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no picture is in .*Get it from https://www\.image-net\.org.*folder with val/n"):
-        datasets.imagenet(tmp_path)
+        readers.imagenet(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"has pictures and none of LOC_val_solution\.csv, val_map\.txt"):
-        datasets.imagenet(flat(tmp_path))
+        readers.imagenet(flat(tmp_path))
     jpg(tmp_path / "small/n00000001/a.jpg")
     text(tmp_path / "small/LOC_synset_mapping.txt", MAPPING)
     with pytest.raises(ValueError, match="the folder 'n00000001' is none of the 1,000"):
-        datasets.imagenet(tmp_path / "small")
+        readers.imagenet(tmp_path / "small")
 
 
 @pytest.fixture
@@ -255,12 +257,12 @@ def test_dogs_and_cats_of_kaggle(deep, tmp_path):
         jpg(tmp_path / "train" / deep / f"{name}.jpg")
     for name in ("10", "9", "1"):
         jpg(tmp_path / "test1" / deep.replace("train", "test1") / f"{name}.jpg")
-    photos = datasets.dogs_vs_cats(tmp_path)
+    photos = readers.dogs_vs_cats(tmp_path)
     assert [p.class_names for p in photos] == [("cat",), ("cat",), ("dog",)]
     assert names_of(photos) == ["cat.2.jpg", "cat.10.jpg", "dog.0.jpg"] and photos[0].picture.size == (40, 30)
-    test = datasets.dogs_vs_cats(tmp_path, "test")
+    test = readers.dogs_vs_cats(tmp_path, "test")
     assert names_of(test) == ["1.jpg", "9.jpg", "10.jpg"] and {p.class_names for p in test} == {()}
-    assert names_of(datasets.dogs_vs_cats(tmp_path / "train")) == names_of(photos)
+    assert names_of(readers.dogs_vs_cats(tmp_path / "train")) == names_of(photos)
 
 
 @pytest.mark.parametrize("folder", ["training_set/{}s", "training_set/training_set/{}s", "PetImages/{}"])
@@ -268,8 +270,8 @@ def test_dogs_and_cats_in_folders(folder, tmp_path):
     for kind in ("cat", "dog"):
         jpg(tmp_path / folder.format(kind) / f"{kind}.4001.jpg")
         jpg(tmp_path / "test_set" / f"{kind}s" / f"{kind}.7.jpg")
-    assert [p.class_names[0] for p in datasets.dogs_vs_cats(tmp_path)] == ["cat", "dog"]
-    assert names_of(datasets.dogs_vs_cats(tmp_path, "test")) == ["cats/cat.7.jpg", "dogs/dog.7.jpg"]
+    assert [p.class_names[0] for p in readers.dogs_vs_cats(tmp_path)] == ["cat", "dog"]
+    assert names_of(readers.dogs_vs_cats(tmp_path, "test")) == ["cats/cat.7.jpg", "dogs/dog.7.jpg"]
 
 
 @pytest.mark.parametrize(("names", "error", "says"), [
@@ -283,14 +285,14 @@ def test_what_is_neither_dog_nor_cat_is_named(names, error, says, tmp_path):
     for name in names:
         jpg(tmp_path / name)
     with pytest.raises(error, match=says):
-        datasets.dogs_vs_cats(tmp_path)
+        readers.dogs_vs_cats(tmp_path)
 
 
 def test_a_split_that_is_none_is_named(tmp_path):
     with pytest.raises(ValueError, match="split is 'train' or 'test', not 'validation'"):
-        datasets.dogs_vs_cats(tmp_path, "validation")
+        readers.dogs_vs_cats(tmp_path, "validation")
     with pytest.raises(ValueError, match="split is one of train, val, trainval, test, not 'minival'"):
-        datasets.voc2007(tmp_path, "minival")
+        readers.voc2007(tmp_path, "minival")
 
 
 # ------------------------------------------------------------------------------------------------- PASCAL VOC 2007
@@ -309,7 +311,7 @@ def voc(tmp_path, objects, names=("000001",), split="test"):
 def test_voc_boxes_count_from_one_and_include_their_ends(tmp_path):
     base = voc(tmp_path, [("dog", 1, 0, 1, 1, 40, 30), ("cat", 0, 1, 3, 5, 3, 5), ("cat", 0, 0, 10, 10, 12, 13)])
     for root in (tmp_path, tmp_path / "VOCdevkit", base, str(base)):
-        (photo,) = datasets.voc2007(root)
+        (photo,) = readers.voc2007(root)
     assert [t.box for t in photo.things] == [(0, 0, 40, 30), (2, 4, 3, 5), (9, 9, 12, 13)]
     assert [(t.difficult, t.truncated) for t in photo.things] == [(False, True), (True, False), (False, False)]
     assert photo.class_names == ("dog", "cat") and photo.name == "000001" and photo.mask("dog").all()
@@ -320,15 +322,15 @@ def test_voc_boxes_count_from_one_and_include_their_ends(tmp_path):
 
 def test_voc_pictures_come_in_the_order_of_their_list(tmp_path):
     voc(tmp_path, [("dog", 0, 0, 1, 1, 9, 9)], names=("000009", "000002"), split="trainval")
-    assert names_of(datasets.voc2007(tmp_path, "trainval")) == ["000009", "000002"]
+    assert names_of(readers.voc2007(tmp_path, "trainval")) == ["000009", "000002"]
     with pytest.raises(FileNotFoundError, match=r"no .*Main.test\.txt\. Get it from http://host\.robots\.ox.*VOCdevkit/VOC2007"):
-        datasets.voc2007(tmp_path)
+        readers.voc2007(tmp_path)
 
 
 def test_a_box_beyond_the_picture_is_clipped_and_one_outside_left_out(tmp_path):
     voc(tmp_path, [("dog", 0, 0, 30, 20, 99, 99), ("cat", 0, 0, 50, 1, 60, 9), ("cow", 0, 0, 9, 9, 5, 5)])
     with pytest.warns(UserWarning, match=r"voc2007: 2 objects left out, of which no pixel is in .*: 'cat' in .*000001\.xml"):
-        (photo,) = datasets.voc2007(tmp_path)
+        (photo,) = readers.voc2007(tmp_path)
     assert [t.box for t in photo.things] == [(29, 19, 40, 30)] and photo.class_names == ("dog",)
 
 
@@ -358,7 +360,7 @@ def test_a_broken_annotation_is_named(content, says, tmp_path):
     base = voc(tmp_path, [])
     (base / "Annotations/000001.xml").write_bytes(content)
     with pytest.raises(ValueError, match=rf"000001\.xml.*{says}"):
-        datasets.voc2007(tmp_path)
+        readers.voc2007(tmp_path)
 
 
 @pytest.mark.parametrize("gone", ["JPEGImages/000002.jpg", "Annotations/000002.xml"])
@@ -366,7 +368,7 @@ def test_a_file_that_the_list_names_and_that_is_not_there_is_named(gone, tmp_pat
     base = voc(tmp_path, [], names=("000001", "000002"))
     (base / gone).unlink()
     with pytest.raises(FileNotFoundError, match=rf"test\.txt names 000002, and there is no .*{gone}.*Get it from"):
-        datasets.voc2007(tmp_path)
+        readers.voc2007(tmp_path)
 
 
 @pytest.mark.parametrize(("listed", "error", "says"), [
@@ -384,7 +386,7 @@ def test_no_name_in_a_list_leads_out_of_its_folder(listed, error, says, tmp_path
     (base / "JPEGImages/linked.jpg").symlink_to(tmp_path / "secret.jpg")
     text(base / "ImageSets/Main/test.txt", f"{listed}\n")
     with pytest.raises(error, match=says):
-        datasets.voc2007(tmp_path)
+        readers.voc2007(tmp_path)
 
 
 def test_the_folder_itself_may_be_a_link(tmp_path):
@@ -392,7 +394,7 @@ def test_the_folder_itself_may_be_a_link(tmp_path):
     os.rename(base / "JPEGImages", tmp_path / "pictures")
     (base / "JPEGImages").symlink_to(tmp_path / "pictures")
     (tmp_path / "here").symlink_to(tmp_path / "elsewhere")
-    assert datasets.voc2007(tmp_path / "here")[0].picture.size == (40, 30)
+    assert readers.voc2007(tmp_path / "here")[0].picture.size == (40, 30)
 
 
 def test_a_truncated_or_empty_picture_is_named_when_it_is_asked_for(tmp_path):
@@ -400,7 +402,7 @@ def test_a_truncated_or_empty_picture_is_named_when_it_is_asked_for(tmp_path):
     whole = (base / "JPEGImages/000001.jpg").read_bytes()
     (base / "JPEGImages/000001.jpg").write_bytes(whole[: len(whole) // 2])
     (base / "JPEGImages/000002.jpg").write_bytes(b"")
-    for photo in datasets.voc2007(tmp_path):
+    for photo in readers.voc2007(tmp_path):
         with pytest.raises(ValueError, match=rf"{photo.name}\.jpg could not be read as a picture"):
             photo.picture  # noqa: B018
 
@@ -410,7 +412,7 @@ def test_annotated_pictures_are_not_turned(tmp_path):
     exif = Image.Exif()
     exif[274] = 6
     Image.new("RGB", (40, 30)).save(base / "JPEGImages/000001.jpg", exif=exif)
-    (photo,) = datasets.voc2007(tmp_path)
+    (photo,) = readers.voc2007(tmp_path)
     assert photo.picture.size == (40, 30) and photo.mask("dog").all()
     assert data.read_image(base / "JPEGImages/000001.jpg").size == (30, 40)
 
@@ -498,7 +500,7 @@ def test_steel_sheets_are_cut_into_crops_of_one_defect(form, tmp_path):
         "d.jpg": {},
     }
     root = sheets(tmp_path, masks, form)
-    photos = datasets.severstal(root, crop=16, balanced=False)
+    photos = readers.severstal(root, crop=16, balanced=False)
     assert names_of(photos) == ["b_1.jpg#0,0", "b_1.jpg#16,0", "b_1.jpg#32,0", "c.jpg#32,0"]
     assert [p.class_names for p in photos] == [("defect 1",), ("defect 1",), ("defect 3",), ("defect 4",)]
     assert [p.things[0].box for p in photos] == [(10, 2, 16, 9), (0, 2, 4, 9), (8, 0, 16, 4), (0, 0, 16, 16)]
@@ -507,12 +509,12 @@ def test_steel_sheets_are_cut_into_crops_of_one_defect(form, tmp_path):
         assert picture.shape == (16, 16, 3) and (picture[0, :, 0] == np.arange(corner, corner + 16)).all()
         expected = masks[photo.name.split("#")[0]][whole][:, corner : corner + 16]
         assert np.array_equal(photo.mask(f"defect {whole}").numpy(), expected)
-    tiny = datasets.severstal(root, crop=16, balanced=False, min_area=0)
+    tiny = readers.severstal(root, crop=16, balanced=False, min_area=0)
     assert "c.jpg#16,0" in names_of(tiny) and len(tiny) == 5
-    assert {p.class_names for p in datasets.severstal(root, crop=16, min_area=0)} == {(f"defect {k}",) for k in (1, 2, 3, 4)}
+    assert {p.class_names for p in readers.severstal(root, crop=16, min_area=0)} == {(f"defect {k}",) for k in (1, 2, 3, 4)}
     with pytest.raises(ValueError, match="has no crop of class defect 2, so that classes cannot be balanced"):
-        datasets.severstal(root, crop=16)
-    sound = datasets.severstal(root, crop=16, balanced=False, normal=True)
+        readers.severstal(root, crop=16)
+    sound = readers.severstal(root, crop=16, balanced=False, normal=True)
     assert [p.name for p in sound if p.class_names == ("normal",)] == [
         "a.jpg#16,0", "a.jpg#32,0", "c.jpg#0,0", "d.jpg#0,0", "d.jpg#16,0", "d.jpg#32,0"]  # fmt: skip
     assert pickle.loads(pickle.dumps(photos[0])).mask("defect 1").sum() == photos[0].mask("defect 1").sum()  # to other processes
@@ -522,16 +524,16 @@ def test_balanced_crops_are_drawn_by_seed(tmp_path):
     kinds = [(1, 2, 3), (1, 4)] * 6
     masks = {f"{i}.jpg": {k: patch(0, 9, 16 * x, 16 * x + 16) for x, k in enumerate(of)} for i, of in enumerate(kinds)}
     root = sheets(tmp_path, masks)
-    found = [datasets.severstal(root, crop=16, seed=seed) for seed in (0, 0, 1)]
+    found = [readers.severstal(root, crop=16, seed=seed) for seed in (0, 0, 1)]
     assert names_of(found[0]) == names_of(found[1]) != names_of(found[2])
     assert all(p.class_names for p in found[0])
     counts = pd.Series([p.class_names[0] for p in found[0]]).value_counts()
-    assert set(counts) == {6} and set(counts.index) == set(datasets.STEEL_CLASSES)
+    assert set(counts) == {6} and set(counts.index) == set(readers.STEEL_CLASSES)
 
 
 def test_opening_steel_reads_no_picture(tmp_path, reads):
     root = sheets(tmp_path, {"a.jpg": {1: patch(0, 9, 0, 16)}})
-    (photo,) = datasets.severstal(root, crop=16, balanced=False)
+    (photo,) = readers.severstal(root, crop=16, balanced=False)
     assert not reads
     photo.picture  # noqa: B018
     assert len(reads) == 1
@@ -555,17 +557,17 @@ def test_a_wrong_table_of_defects_is_named_with_the_line(table, error, says, tmp
     root = sheets(tmp_path, {"a.jpg": {}})
     text(root / "train.csv", table)
     with pytest.raises(error, match=says):
-        datasets.severstal(root, crop=16)
+        readers.severstal(root, crop=16)
 
 
 def test_steel_that_is_not_there_says_where_to_get_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no .*train_images\. Get it from https://www\.kaggle\.com/c/severstal"):
-        datasets.severstal(tmp_path)
+        readers.severstal(tmp_path)
     (sheets(tmp_path, {"a.jpg": {}}) / "train.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"there is no .*train\.csv"):
-        datasets.severstal(tmp_path)
+        readers.severstal(tmp_path)
     with pytest.raises(ValueError, match="crop is a side in pixels and min_area a share, 0 to 1; given 0 and 0.01"):
-        datasets.severstal(tmp_path, crop=0)
+        readers.severstal(tmp_path, crop=0)
 
 
 # ------------------------------------------------------------------------------------------------------------ COCO
@@ -588,7 +590,7 @@ COUNTS, COMPRESSED = [6, 1, 40, 4, 5, 4, 5, 4, 21], "61X13mN000`0"  # of 9 x 10 
 
 def test_coco_runs_go_down_the_columns():
     assert coco_counts(COMPRESSED) == COUNTS
-    mask = datasets._runs(np.array(COUNTS), (9, 10))
+    mask = annotations.mask_of_runs(np.array(COUNTS), (9, 10))
     expected = np.zeros((9, 10), dtype=bool)
     expected[6, 0] = expected[2:6, 5] = expected[2:6, 6] = expected[2:6, 7] = True
     assert np.array_equal(mask, expected)
@@ -633,7 +635,7 @@ def test_coco_objects_of_every_kind(split, way, tmp_path):
     if way != "{split}":
         (tmp_path / way.format(split=split)).parent.mkdir(exist_ok=True)
         os.rename(tmp_path / split, tmp_path / way.format(split=split))
-    (photo,) = datasets.coco(tmp_path)
+    (photo,) = readers.coco(tmp_path)
     assert photo.class_names == ("person", "toothbrush") and photo.name == "COCO_7.jpg"
     assert [t.box for t in photo.things] == [(1, 1, 8, 8), (0, 0, 10, 9), (0, 0, 10, 9), (2, 3, 4, 5)]
     assert [t.difficult for t in photo.things] == [False, True, True, False]
@@ -648,7 +650,7 @@ def test_coco_objects_of_every_kind(split, way, tmp_path):
 def test_an_outline_of_coco_has_the_pixels_that_scikit_image_finds(tmp_path):
     outline = [0.5, 0.7, 9.2, 1.1, 8.4, 7.9, 5.1, 3.3, 1.6, 8.2]
     coco(tmp_path, [one([outline])])
-    mask = datasets.coco(tmp_path)[0].mask("toothbrush").numpy()
+    mask = readers.coco(tmp_path)[0].mask("toothbrush").numpy()
     points = np.array(outline).reshape(-1, 2)[:, ::-1] - 0.5
     fine = polygon2mask((9, 10), points)
     assert (mask != fine).sum() <= 1 and 25 < mask.sum() < 50
@@ -657,23 +659,23 @@ def test_an_outline_of_coco_has_the_pixels_that_scikit_image_finds(tmp_path):
 def test_of_several_coco_splits_the_papers_comes_first(tmp_path):
     for name in ("train2017", "val2017", "val2014"):
         coco(tmp_path, [one([])], name)
-    assert datasets.coco(tmp_path, "train2017") and datasets.coco(tmp_path)
+    assert readers.coco(tmp_path, "train2017") and readers.coco(tmp_path)
     jpg(tmp_path / "val2014" / "not_listed.jpg")
-    assert names_of(datasets.coco(tmp_path)) == ["COCO_7.jpg"]
+    assert names_of(readers.coco(tmp_path)) == ["COCO_7.jpg"]
     with pytest.raises(FileNotFoundError, match=r"no .*instances_test2015\.json\. Get it from https://cocodataset"):
-        datasets.coco(tmp_path, "test2015")
+        readers.coco(tmp_path, "test2015")
     shutil.rmtree(tmp_path / "annotations")
     with pytest.raises(FileNotFoundError, match=r"no .*instances_val2014\.json"):
-        datasets.coco(tmp_path)
+        readers.coco(tmp_path)
     coco(tmp_path, [], "train2014"), coco(tmp_path, [], "train2017")
     with pytest.raises(ValueError, match="has train2014, train2017: say which split"):
-        datasets.coco(tmp_path)
+        readers.coco(tmp_path)
 
 
 def test_coco_boxes_are_clipped_or_left_out(tmp_path):
     coco(tmp_path, [one([], (8, 7, 9, 9)), one([], (20, 0, 5, 5)), one([], (1, 1, 0, 3))])
     with pytest.warns(UserWarning, match="coco: 2 objects left out.*annotation 3 of instances_val2014.json"):
-        (photo,) = datasets.coco(tmp_path)
+        (photo,) = readers.coco(tmp_path)
     assert [t.box for t in photo.things] == [(8, 7, 10, 9)]
 
 
@@ -700,7 +702,7 @@ IMAGE = {"id": 7, "file_name": "COCO_7.jpg", "width": 10, "height": 9}
 ])  # fmt: skip
 def test_a_wrong_coco_annotation_is_named(annotation, says, tmp_path):
     with pytest.raises(ValueError, match=rf"instances_val2014\.json, .*{says}"):
-        datasets.coco(coco(tmp_path, [annotation]))
+        readers.coco(coco(tmp_path, [annotation]))
 
 
 @pytest.mark.parametrize(("more", "error", "says"), [
@@ -716,7 +718,7 @@ def test_a_wrong_coco_annotation_is_named(annotation, says, tmp_path):
 ])  # fmt: skip
 def test_wrong_coco_tables_are_named(more, error, says, tmp_path):
     with pytest.raises(error, match=says):
-        datasets.coco(coco(tmp_path, [one([])], **more))
+        readers.coco(coco(tmp_path, [one([])], **more))
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"[" * 100_000, b'{"images": []}', b"\xff\xfe\x00"])
@@ -724,7 +726,7 @@ def test_a_coco_file_that_is_none_is_named(content, tmp_path):
     coco(tmp_path, [])
     (tmp_path / "annotations/instances_val2014.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"instances_val2014\.json is not as COCO writes instances"):
-        datasets.coco(tmp_path)
+        readers.coco(tmp_path)
 
 
 YAML = "# classes\npath: .\nnames:\n  0: person\n  1: traffic light  # red\n  2: 'dog'\n\nnc: 3\n"
@@ -740,17 +742,17 @@ def yolo(root, boxes=None, outlines=None, classes=YAML):
 
 
 def test_coco_in_the_form_of_yolo(tmp_path):
-    (photo,) = datasets.coco(yolo(tmp_path, "1 0.5 0.5 0.25 0.5\n\n2 0.95 0.5 0.2 0.1\n"))
+    (photo,) = readers.coco(yolo(tmp_path, "1 0.5 0.5 0.25 0.5\n\n2 0.95 0.5 0.2 0.1\n"))
     assert photo.things == (Thing("traffic light", (15, 5, 25, 15)), Thing("dog", (pytest.approx(34), 9, 40, pytest.approx(11))))
     assert photo.class_names == ("traffic light", "dog") and photo.mask("traffic light").sum() == 100
-    (photo,) = datasets.coco(yolo(tmp_path, "1 0.5 0.5 0.25 0.5\n", "1 0.25 0.25 0.5 0.25 0.5 0.75 0.25 0.75\n"))
+    (photo,) = readers.coco(yolo(tmp_path, "1 0.5 0.5 0.25 0.5\n", "1 0.25 0.25 0.5 0.25 0.5 0.75 0.25 0.75\n"))
     assert photo.things[0].polygon == ((10, 5), (20, 5), (20, 15), (10, 15)) and photo.things[0].box == (10, 5, 20, 15)
     assert photo.mask("traffic light").sum() == 100
 
 
 def test_yolo_class_lists_of_both_forms(tmp_path):
-    assert datasets._yolo_classes(text(tmp_path / "c.yaml", YAML)) == ["person", "traffic light", "dog"]
-    assert datasets._yolo_classes(text(tmp_path / "c.yaml", "names:\n- person\n- dog\nother:\n- x\n")) == ["person", "dog"]
+    assert readers._yolo_classes(text(tmp_path / "c.yaml", YAML)) == ["person", "traffic light", "dog"]
+    assert readers._yolo_classes(text(tmp_path / "c.yaml", "names:\n- person\n- dog\nother:\n- x\n")) == ["person", "dog"]
 
 
 def test_outlines_counted_as_coco_does_are_understood(tmp_path):
@@ -758,12 +760,12 @@ def test_outlines_counted_as_coco_does_are_understood(tmp_path):
     classes = "names:\n" + "".join(f"  {k}: c{k}\n" for k in range(80))
     triangle = "0.2 0.2 0.8 0.2 0.5 0.8"
     yolo(tmp_path, "15 0.5 0.5 0.5 0.5\n0 0.5 0.5 0.5 0.5\n", f"1 {triangle}\n17 {triangle}\n", classes)
-    assert datasets.coco(tmp_path)[0].class_names == ("c0", "c15")
+    assert readers.coco(tmp_path)[0].class_names == ("c0", "c15")
     yolo(tmp_path, "17 0.5 0.5 0.5 0.5\n1 0.5 0.5 0.5 0.5\n", f"1 {triangle}\n17 {triangle}\n", classes)
-    assert datasets.coco(tmp_path)[0].class_names == ("c1", "c17")
+    assert readers.coco(tmp_path)[0].class_names == ("c1", "c17")
     shutil.rmtree(tmp_path / "object_detection")
     text(tmp_path / "instance_segmentation/a.txt", f"90 {triangle}\n1 {triangle}\n")
-    assert datasets.coco(tmp_path)[0].class_names == ("c79", "c0")
+    assert readers.coco(tmp_path)[0].class_names == ("c79", "c0")
 
 
 @pytest.mark.parametrize(("boxes", "outlines", "classes", "error", "says"), [
@@ -781,7 +783,7 @@ def test_outlines_counted_as_coco_does_are_understood(tmp_path):
 ])  # fmt: skip
 def test_a_wrong_yolo_file_is_named(boxes, outlines, classes, error, says, tmp_path):
     with pytest.raises(error, match=says):
-        datasets.coco(yolo(tmp_path, boxes, outlines, classes))
+        readers.coco(yolo(tmp_path, boxes, outlines, classes))
 
 
 # --------------------------------------------------------------------------------------------------- load, overview
@@ -973,12 +975,12 @@ def test_real_voc_pictures_in_the_true_format(tmp_path):
                 x0, y0, x1, y1 = (int(row[k]) for k in ("xmin", "ymin", "xmax", "ymax"))
                 union[y0 - 1 : y1, x0 - 1 : x1] = True
         assert np.array_equal(photo.mask(name).numpy() > 0, union)
-    assert labels(photos, datasets.VOC_CLASSES, multi=True).sum() == len(pairs(photos))
+    assert labels(photos, readers.VOC_CLASSES, multi=True).sum() == len(pairs(photos))
 
 
 def test_real_coco_pictures_in_both_forms(tmp_path):
     source = real("coco_val128")
-    by_yolo = {p.name: p for p in datasets.coco(source)}
+    by_yolo = {p.name: p for p in readers.coco(source)}
     assert len(by_yolo) == 128 and by_yolo["000000000285.jpg"].class_names == ("bear",)
     names = sorted({k for p in by_yolo.values() for k in p.class_names})
     few = [by_yolo[name] for name in sorted(by_yolo)[:30]]
@@ -994,7 +996,7 @@ def test_real_coco_pictures_in_both_forms(tmp_path):
     }  # fmt: skip
     text(tmp_path / "annotations/instances_val2017.json", json.dumps(tables))
     (tmp_path / "val2017").symlink_to(source / "images")
-    for photo, same in zip(datasets.coco(tmp_path), few, strict=True):
+    for photo, same in zip(readers.coco(tmp_path), few, strict=True):
         assert photo.name == same.name and photo.class_names == same.class_names
         for name in photo.class_names:
             a, b = photo.mask(name), same.mask(name)
@@ -1012,7 +1014,7 @@ def test_real_steel_pictures_in_the_true_format(tmp_path):
         truth[path.name] = np.array(data.read_image(source / "annotations/test" / f"{path.stem}.png"))[..., 0]
         table += "".join(f"{path.name},{k},{rle_encode(truth[path.name] == k)}\n" for k in np.unique(truth[path.name]) if k)
     text(tmp_path / "train.csv", table)
-    photos = datasets.severstal(tmp_path, crop=100, balanced=False)
+    photos = readers.severstal(tmp_path, crop=100, balanced=False)
     assert len(photos) > 40
     for photo in photos:
         name, _, corner = photo.name.partition("#")
@@ -1025,12 +1027,12 @@ def test_real_steel_pictures_in_the_true_format(tmp_path):
 
 def test_real_cats_and_dogs_in_both_forms(tmp_path):
     source = real("cats_dogs")
-    photos = datasets.dogs_vs_cats(source)
-    assert len(photos) == 300 and labels(photos, datasets.PET_CLASSES).float().mean() == pytest.approx(0.5, abs=0.1)
+    photos = readers.dogs_vs_cats(source)
+    assert len(photos) == 300 and labels(photos, readers.PET_CLASSES).float().mean() == pytest.approx(0.5, abs=0.1)
     (tmp_path / "train").mkdir()
     for photo in photos[::20]:
         shutil.copy(source / "training_set" / photo.name, tmp_path / "train")
-    flat = datasets.dogs_vs_cats(tmp_path)
+    flat = readers.dogs_vs_cats(tmp_path)
     assert [(p.name, p.class_names) for p in flat] == [(p.name.split("/")[1], p.class_names) for p in photos[::20]]
     assert np.array_equal(np.array(flat[3].picture), np.array(photos[60].picture))
 
@@ -1042,6 +1044,48 @@ def test_real_photographs_in_the_format_of_imagenet(tmp_path):
     for k, name in enumerate(rows["ImageId"], 1):
         shutil.copy(source / "images" / f"{name}.jpg", tmp_path / "val" / f"{VAL.format(k)}.JPEG")
     text(tmp_path / "val.txt", "".join(f"{VAL.format(k)}.JPEG {c - 1}\n" for k, c in enumerate(rows["TrueLabel"], 1)))
-    photos = datasets.imagenet(tmp_path)
+    photos = readers.imagenet(tmp_path)
     assert labels(photos, IMAGENET_CLASSES).tolist() == [c - 1 for c in rows["TrueLabel"]]
     assert photos[0].picture.size == (299, 299)
+
+
+# ------------------------------------------------------------------------------------------------------------ NEU-Seg
+
+
+def neu(root, values, split="test", name="000001"):
+    """A surface of NEU-Seg's with this mask."""
+    jpg(root / "images" / split / f"{name}.jpg", size=np.shape(values)[::-1])
+    (root / "annotations" / split).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(values, dtype=np.uint8)).save(root / "annotations" / split / f"{name}.png")
+    return root
+
+
+def test_neu_seg_gives_the_pixels_of_each_defect(tmp_path):
+    values = np.zeros((20, 30))
+    values[2:5, 3:9], values[10:, 20:22] = 1, 3
+    neu(tmp_path, values)
+    neu(tmp_path, np.zeros((20, 30)), name="000002")  # sound steel
+    hurt, sound = readers.neu_seg(tmp_path)
+    assert hurt.class_names == ("inclusion", "scratches") and sound.class_names == () and hurt.name == "test/000001"
+    assert hurt.things[0].box == (3, 2, 9, 5) and hurt.things[1].box == (20, 10, 22, 20)
+    assert hurt.mask("inclusion").equal(torch.from_numpy(values == 1).float()) and float(hurt.mask("scratches").sum()) == 20
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "says"),
+    [
+        (lambda root: (root / "annotations/test/000001.png").unlink(), FileNotFoundError, "there is no mask .*NEU_Seg"),
+        (lambda root: (root / "annotations/test/000001.png").write_bytes(b"no"), ValueError, "could not be read as a mask"),
+        (lambda root: neu(root, np.full((20, 30), 7)), ValueError, r"\[H, W\] of 0 to 3 was expected; it is \[20, 30\] up to 7"),
+        (lambda root: shutil.rmtree(root / "images"), FileNotFoundError, "there are no pictures in"),
+    ],
+)
+def test_a_wrong_neu_seg_is_named(spoil, error, says, tmp_path):
+    spoil(neu(tmp_path, np.ones((20, 30))))
+    with pytest.raises(error, match=says):
+        readers.neu_seg(tmp_path)
+
+
+def test_neu_seg_has_two_splits(tmp_path):
+    with pytest.raises(ValueError, match="'training' and 'test', not 'val'"):
+        readers.neu_seg(tmp_path, "val")
