@@ -114,6 +114,8 @@ def test_the_pictures_are_those_that_the_stored_networks_were_trained_on():
         ("star", ((110, 120, 112), (131, 80, 103)), "plain", (39.4, 72.7, 82.6, 116.5)),
         ("distractor", ((20, 80, 20), (0, 148, 0)), "stripes", (109.1, 33.7, 127.6, 44.8)),
     ]
+    assert plan(3, seed=1, tag="own").items[-1].box == (109, 27, 122, 40)
+    assert plan(3, seed=1, tag="any").items[-1].colours[0] == TAG_COLOURS["disc"]
     first, second = scenes(2, seed=1)
     expected = [[[186.9, 105.9, 87.9], [147.1, 124.8, 112.0]], [[127.4, 59.2, 131.3], [166.5, 157.3, 152.3]]]
     assert np.abs(quarters(first) - expected).max() < 1.5  # another Pillow may enlarge a little differently
