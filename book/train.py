@@ -16,12 +16,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -43,12 +45,21 @@ def as_bytes(photos: Sequence[data.Photo], side: int) -> Tensor:
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous()
 
 
-def slim(
-    name: str, classes: Sequence[str], sets: Callable[[int, int], list[data.Photo]], multi: bool, options: argparse.Namespace
-) -> None:
+class Slim(NamedTuple):
+    """What a slim VGG16 learns: its classes, (n, seed) -> pictures, whether several classes in one, how many, how long."""
+
+    classes: Sequence[str]
+    sets: Callable[[int, int], list[data.Photo]]
+    multi: bool
+    n: int
+    epochs: int
+
+
+def slim(name: str, recipe: Slim, options: argparse.Namespace) -> None:
     """A slim VGG16 on drawn pictures: batch normalisation while it trains, folded into the convolutions afterwards."""
     start = time.perf_counter()
-    n, epochs = options.n or (12_000 if len(classes) > 4 else 6_000), options.epochs or (14 if len(classes) > 4 else 8)
+    classes, sets, multi = recipe.classes, recipe.sets, recipe.multi
+    n = options.n or recipe.n
     parts = {}
     held_out_pictures = min(n, 2_000)
     for part, (count, seed) in {"train": (n, 1), "test": (held_out_pictures, 2)}.items():
@@ -63,8 +74,8 @@ def slim(
     held_out = training.loader(parts["test"], 250, shuffle=False)
     loss = nn.BCEWithLogitsLoss() if multi else nn.CrossEntropyLoss()
     training.fit(
-        net, training.loader(parts["train"], 32), loss, epochs=epochs, lr=2e-3, weight_decay=1e-5, schedule="cosine",
-        checkpoint=CHECKPOINTS / f"{name}.pt", settings={"recipe": name, "n": n, "seed": options.seed},
+        net, training.loader(parts["train"], 32), loss, epochs=options.epochs or recipe.epochs, lr=2e-3, weight_decay=1e-5, schedule="cosine",
+        checkpoint=CHECKPOINTS / f"{name}.pt", seed=options.seed, settings={"recipe": name, "n": n},
         evaluate=lambda m: {metric: measure(*training.predict(m, held_out(0)))},
     )  # fmt: skip
     final = vgg.folded(net)
@@ -108,6 +119,18 @@ def scenes_mixed(n: int, seed: int) -> list[data.Photo]:
     return [tagged[i] if (i // K) % 2 else plain[i] for i in range(n)]
 
 
+def scenes_tagged(n: int, seed: int) -> list[data.Photo]:
+    return drawn.scenes(n, seed=seed, size=SIDE, tag="own")
+
+
+def scenes_multi(n: int, seed: int) -> list[data.Photo]:
+    return drawn.scenes(n, seed=seed, size=SIDE, multi=True)
+
+
+def steel(n: int, seed: int) -> list[data.Photo]:
+    return drawn.steel(n, seed=seed, size=SIDE)
+
+
 def bags(name: str, gated: bool, options: argparse.Namespace) -> None:
     """Attention MIL on bags of digits; also how often its attention is highest on a wanted digit of a positive bag."""
     start = time.perf_counter()
@@ -124,7 +147,7 @@ def bags(name: str, gated: bool, options: argparse.Namespace) -> None:
         net = mil.AttentionMIL(mil.digit_features(), L=64, gated=gated)
     training.fit(
         net, epoch_of, nn.BCEWithLogitsLoss(), epochs=epochs, lr=2e-3, weight_decay=1e-4, schedule="cosine",
-        checkpoint=CHECKPOINTS / f"{name}.pt", settings={"recipe": name, "n": n, "seed": options.seed},
+        checkpoint=CHECKPOINTS / f"{name}.pt", seed=options.seed, settings={"recipe": name, "n": n},
     )  # fmt: skip
     with torch.no_grad():
         logits, attention = net.explained(*mil.packed([b.images for b in test]))
@@ -209,6 +232,11 @@ def logistic(x: Tensor, y: Tensor, multi: bool) -> tuple[Tensor, Tensor]:
     return weight / std, bias - (weight * mean / std).sum(1)
 
 
+def image_of(preprocess: Callable[[Image.Image], Tensor], photos: Sequence[data.Photo], i: int) -> Tensor:
+    """Picture i as a network wants it, `[3, side, side]`."""
+    return preprocess(photos[i].picture).cpu()
+
+
 def finetune(name: str, paper: dict[str, Any], sets: Callable[[Path], tuple[list[data.Photo], list[data.Photo]]],
              classes: Sequence[str], multi: bool, options: argparse.Namespace) -> None:  # fmt: skip
     """All weights of an ImageNet network, with a new last layer, on a paper's set; `paper` holds the paper's own settings."""
@@ -220,7 +248,7 @@ def finetune(name: str, paper: dict[str, Any], sets: Callable[[Path], tuple[list
     parts = {}
     for part, photos in (("train", train), ("test", test)):
         parts[part] = training.Pictures(
-            lambda i, photos=photos: net.preprocess(photos[i].picture).cpu(), datasets.labels(photos, classes, multi=multi),
+            partial(image_of, net.preprocess, photos), datasets.labels(photos, classes, multi=multi),
             seed=options.seed, augment=training.flipped if part == "train" else None,
         )  # fmt: skip
     metric, measure = MEASURES[multi]
@@ -232,7 +260,8 @@ def finetune(name: str, paper: dict[str, Any], sets: Callable[[Path], tuple[list
         epochs=epochs,
         lr=lr,
         checkpoint=CHECKPOINTS / f"{name}_{network}.pt",
-        settings={"recipe": name, "network": network, "batch_size": batch, "seed": options.seed, "pictures": len(train)},
+        seed=options.seed,
+        settings={"recipe": name, "network": network, "batch_size": batch, "pictures": len(train)},
         evaluate=lambda m: {metric: measure(*training.predict(m, held_out(0)))},
     )
     value = measure(*training.predict(net.module, held_out(0)))
@@ -302,19 +331,19 @@ Recipe = Callable[[str, argparse.Namespace], None]
 RECIPES: dict[str, tuple[str, Recipe]] = {
     "slim_vgg16_scenes": (
         "slim VGG16 on drawn scenes, one class a picture; tags say nothing",
-        lambda name, o: slim(name, drawn.SCENE_CLASSES, scenes_mixed, False, o),
+        lambda name, o: slim(name, Slim(drawn.SCENE_CLASSES, scenes_mixed, False, 12_000, 14), o),
     ),
     "slim_vgg16_tagged": (
         "the same network on scenes in which a coloured tag gives the class away",
-        lambda name, o: slim(name, drawn.SCENE_CLASSES, lambda n, s: drawn.scenes(n, seed=s, size=SIDE, tag="own"), False, o),
+        lambda name, o: slim(name, Slim(drawn.SCENE_CLASSES, scenes_tagged, False, 12_000, 12), o),
     ),
     "slim_vgg16_scenes_multi": (
         "slim VGG16 on drawn scenes with up to three classes a picture",
-        lambda name, o: slim(name, drawn.SCENE_CLASSES, lambda n, s: drawn.scenes(n, seed=s, size=SIDE, multi=True), True, o),
+        lambda name, o: slim(name, Slim(drawn.SCENE_CLASSES, scenes_multi, True, 12_000, 10), o),
     ),
     "slim_vgg16_steel": (
         "slim VGG16 on drawn steel surfaces with four kinds of defect",
-        lambda name, o: slim(name, drawn.STEEL_CLASSES, lambda n, s: drawn.steel(n, seed=s, size=SIDE), False, o),
+        lambda name, o: slim(name, Slim(drawn.STEEL_CLASSES, steel, False, 6_000, 8), o),
     ),
     "attention_mil_digits": ("attention MIL on bags of handwritten digits", lambda name, o: bags(name, False, o)),
     "gated_mil_digits": ("the same with gated attention", lambda name, o: bags(name, True, o)),
