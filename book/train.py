@@ -74,7 +74,8 @@ def slim(name: str, recipe: Slim, options: argparse.Namespace) -> None:
     held_out = training.loader(parts["test"], 250, shuffle=False)
     loss = nn.BCEWithLogitsLoss() if multi else nn.CrossEntropyLoss()
     training.fit(
-        net, training.loader(parts["train"], 32), loss, epochs=options.epochs or recipe.epochs, lr=2e-3, weight_decay=1e-5, schedule="cosine",
+        net, training.loader(parts["train"], 32), loss,
+        epochs=options.epochs or recipe.epochs, lr=2e-3, weight_decay=1e-5, schedule="cosine",
         checkpoint=CHECKPOINTS / f"{name}.pt", seed=options.seed, settings={"recipe": name, "n": n},
         evaluate=lambda m: {metric: measure(*training.predict(m, held_out(0)))},
     )  # fmt: skip
