@@ -83,7 +83,7 @@ class Photo:
     def picture(self) -> Image.Image:
         """The picture in RGB. Errors: those of `read_image`."""
         if isinstance(self.source, Image.Image):
-            return self.source
+            return to_rgb(self.source)
         return read_image(self.source) if isinstance(self.source, Path) else self.source()
 
     def mask(self, class_name: str, size: tuple[int, int] | None = None, *, difficult: bool = True) -> Tensor:
@@ -195,8 +195,8 @@ def side_by_side(left: Photo, right: Photo, *, height: int = 448) -> Photo:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """The file, opened and not decoded; whatever goes wrong with it, here or in the body, is an error that names it."""
+def opened_image(path: Path) -> Iterator[Image.Image]:
+    """A picture file, opened and not decoded; whatever goes wrong with it, here or in the body, is an error that names it."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no picture {path}")
     try:
@@ -212,7 +212,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 def image_size(path: str | Path) -> tuple[int, int]:
     """(H, W) as stored, from the file's header alone: nothing is decoded. Errors: those of `read_image`."""
-    with _opened(Path(path)) as opened:
+    with opened_image(Path(path)) as opened:
         return opened.height, opened.width
 
 
@@ -223,9 +223,16 @@ def read_image(path: str | Path, *, upright: bool = True) -> Image.Image:
     Errors: FileNotFoundError; ValueError for a file that is no picture, is damaged, or has over 100 million pixels.
     """
     path = Path(path)
-    with _opened(path) as opened:
+    with opened_image(path) as opened:
         picture = ImageOps.exif_transpose(opened) if upright else opened.copy()
         picture.load()
+    return to_rgb(picture)
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """A picture of any mode in RGB: 16-bit and float values scaled to 0 … 255, transparent parts white."""
+    if picture.mode == "RGB" and not picture.has_transparency_data:
+        return picture
     if picture.mode.startswith(("I", "F")):  # 16-bit, 32-bit, float: scale what is there onto 0 … 255
         values = np.nan_to_num(np.asarray(picture, dtype=np.float64))
         highest = 65535 if picture.mode.startswith("I;16") else values.max()

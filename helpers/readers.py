@@ -241,7 +241,9 @@ def _devkit(path: Path) -> dict[int, str]:
 
 
 def _class_of(name: str) -> str:
-    """The ImageNet class of that name: letter case, underscores and further synonyms after a comma aside."""
+    """The ImageNet class of that name, or the one like it: letter case, underscores and synonyms after a comma aside."""
+    if name in IMAGENET_CLASSES:  # a Cardigan is a dog, a cardigan is not
+        return name
     known = {c.lower(): c for c in IMAGENET_CLASSES}
     plain = name.replace("_", " ").strip().lower()
     for one in (plain, plain.split(",")[0].strip()):
@@ -407,7 +409,7 @@ def severstal(
     class "normal". balanced: of every class as many as of the rarest, drawn from `seed`. A crop is called by its picture and
     its corner, 0002cc93b.jpg#256,0. Annotated are only the pictures of train_images; train.csv may have either published
     form. Errors: FileNotFoundError; ValueError for a table or run-length code that is not as it should be.
-    Paper: sattarzadeh2021, Experiments. Deviation: its 1,381 crops cannot be as many of each of four classes; ours are.
+    Paper: sattarzadeh2021sise, Experiments. Deviation: its 1,381 crops cannot be as many of each of four classes; ours are.
     """
     if crop < 1 or not 0 <= min_area <= 1:
         raise ValueError(f"crop is a side in pixels and min_area a share, 0 to 1; given {crop} and {min_area}")
@@ -467,7 +469,7 @@ def _severstal_codes(table: Path) -> dict[str, dict[int, str]]:
         raise ValueError(f"{table} begins with {','.join(header)[:60]!r}; the header {expected} was expected")
     codes: dict[str, dict[int, str]] = {}
     for number, row in rows:
-        name, kind = row[:2] if len(header) == 3 else (row[0].rpartition("_")[::2])
+        name, kind = (*row, "", "")[:2] if len(header) == 3 else row[0].rpartition("_")[::2]
         if len(row) != len(header) or kind not in ("1", "2", "3", "4") or not name:
             raise ValueError(
                 f"line {number} of {table} is {','.join(row)[:60]!r}; as in the header, with a class 1 to 4, was expected"
@@ -483,18 +485,21 @@ def neu_seg(root: str | Path, split: str = "test") -> list[Photo]:
     """NEU-Seg: steel surfaces of 200 x 200 pixels with the pixels of three kinds of defect, one or several a picture.
 
     Read from images/training/*.jpg, images/test/*.jpg and annotations of the same names, *.png, whose values are 0 for
-    sound steel, 1 inclusion, 2 patches, 3 scratches. Errors: FileNotFoundError; ValueError for another split or mask.
+    sound steel, 1 inclusion, 2 patches, 3 scratches. The masks are decoded once, for the boxes; the pictures are not.
+    Errors: FileNotFoundError; ValueError for another split, a wrong mask, or one that is not as large as its picture.
     """
     if split not in ("training", "test"):
         raise ValueError(f"NEU-Seg has the splits 'training' and 'test', not {split!r}")
     folder = root_of("neu_seg", root)
-    pictures = [n for n in _entries(folder / "images" / split)[0]] if (folder / "images" / split).is_dir() else []
+    pictures = _entries(folder / "images" / split)[0] if (folder / "images" / split).is_dir() else []
     if not pictures:
         raise _missing("neu_seg", f"there are no pictures in {folder / 'images' / split}")
     photos = []
     for name in pictures:
         path, stem = folder / "annotations" / split / f"{Path(name).stem}.png", Path(name).stem
-        values = _neu_values(path)
+        values, size = _neu_values(path), image_size(folder / "images" / split / name)
+        if values.shape != size:
+            raise ValueError(f"{path} is {list(values.shape)}, its picture {list(size)}")
         things = []
         for k in sorted(set(np.unique(values).tolist()) - {0}):
             y, x = np.nonzero(values == k)
@@ -509,9 +514,9 @@ def _neu_values(path: Path) -> np.ndarray:
     if not path.is_file():
         raise _missing("neu_seg", f"there is no mask {path}")
     try:
-        with Image.open(path) as opened:
+        with data.opened_image(path) as opened:
             values = np.asarray(opened)
-    except (OSError, SyntaxError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} could not be read as a mask: {error}") from error
     if values.ndim != 2 or values.max() > len(NEU_CLASSES):
         raise ValueError(
