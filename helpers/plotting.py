@@ -123,7 +123,7 @@ def pixels_of(picture: Image.Image, side: int) -> Tensor:
 
 
 def with_truth(photos: Sequence[Any], columns: int = 5, width: float = 1.9) -> Figure:
-    """Pictures that know their truth, and the truth below each: what is named bright, anything else that is known in grey.
+    """Pictures that know their truth, and the truth below each: what is named in white, anything else that is known in grey.
 
     photos: `data.Photo`s of one size, whose things have masks. Returns the figure.
     """
@@ -138,7 +138,7 @@ def with_truth(photos: Sequence[Any], columns: int = 5, width: float = 1.9) -> F
             truth = torch.maximum(truth, thing.mask((H, W), (H, W)) * (1.0 if thing.class_name in photo.class_names else 0.4))
         row, column = 2 * (i // columns), i % columns
         show_picture(axes[row, column], torch.from_numpy(np.array(photo.picture)) / 255, ", ".join(photo.class_names))
-        axes[row + 1, column].imshow(truth.numpy(), cmap=MAP_COLOURS, vmin=0, vmax=1)
+        axes[row + 1, column].imshow(truth.numpy(), cmap="gray", vmin=0, vmax=1)
     return figure
 
 

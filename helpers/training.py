@@ -108,10 +108,12 @@ def fit(
             given = batches(epoch)
             if schedule == "cosine" and not isinstance(given, Sized):
                 raise TypeError(f"the cosine schedule needs batches with a length, such as a list, not {type(given).__name__}")
-            bar = tqdm(given, desc=f"epoch {epoch + 1}/{epochs}", leave=False)
+            steps = len(given) if isinstance(given, Sized) else None
+            # an iterator, for of anything else tqdm makes one more: a DataLoader would start its workers twice
+            bar = tqdm(iter(given), desc=f"epoch {epoch + 1}/{epochs}", total=steps, leave=False)
             for step, (inputs, labels) in enumerate(bar):
-                if schedule == "cosine":
-                    _set_rate(optimizer, lr, (epoch + step / len(bar)) / epochs)
+                if steps and schedule == "cosine":
+                    _set_rate(optimizer, lr, (epoch + step / steps) / epochs)
                 value = loss(module(*(x.to(device) for x in _tuple(inputs))), labels.to(device))
                 if not value.isfinite():
                     where = f"epoch {epoch + 1}, batch {step + 1}"

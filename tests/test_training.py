@@ -441,3 +441,19 @@ def test_predict_gives_all_logits_in_order_and_leaves_the_network_as_it_was():
 def test_predict_without_batches_is_an_error():
     with pytest.raises(ValueError, match="no batches to predict"):
         predict(net(), [])
+
+
+def test_a_bar_of_progress_starts_the_batches_once():
+    """tqdm makes an iterator of its own of whatever is none: of a DataLoader that meant all workers twice, and another order."""
+
+    class Batches(list):
+        started = 0
+
+        def __iter__(self):
+            Batches.started += 1
+            return super().__iter__()
+
+    module = nn.Linear(2, 1)
+    given = Batches([(torch.zeros(3, 2), torch.zeros(3, 1))] * 2)
+    training.fit(module, lambda _epoch: given, nn.functional.mse_loss, epochs=3, schedule="cosine")
+    assert Batches.started == 3
