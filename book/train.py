@@ -302,7 +302,7 @@ def measure_network(name: str, options: argparse.Namespace) -> None:
         with torch.no_grad():
             logits = net(torch.stack([net.preprocess(p.picture) for p in photos[i : i + 8]]))
         right += int((logits.argmax(1).cpu() == labels[i : i + 8]).sum())
-    on = options.on or "ImageNet validation"
+    on = (options.on or "ImageNet validation") + (f", with {Path(options.weights).name}" if options.weights else "")
     note(net.name, "top-1 accuracy", right / len(photos), len(photos), on, options, time.perf_counter() - start)
 
 

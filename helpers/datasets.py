@@ -234,7 +234,7 @@ def load(
     if root is not None and not isinstance(root, (str, Path)):
         raise TypeError(f"root is a folder, not {root!r}: the number of pictures is n=…")
     for what, number in (("n", n or 0), ("seed", seed)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 0:
             raise TypeError(f"{what} is a whole number from 0 on, not {number!r}")
     if split is not None and split not in one.splits:
         there = f"it has {', '.join(one.splits)}" if one.splits else "it has none"

@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.io import savemat
 from skimage.draw import polygon2mask
 
-from helpers import annotations, data, datasets, models, readers
+from helpers import annotations, data, datasets, drawn, models, readers
 from helpers.annotations import coco_counts, rle_decode, rle_encode
 from helpers.data import Photo, Thing
 from helpers.datasets import labels, load, pairs, split
@@ -830,8 +830,6 @@ def test_few_pictures_of_a_large_folder_decode_only_those(tmp_path, reads):
 def test_more_pictures_than_there_are_is_an_error(n, folder):
     with pytest.raises(ValueError, match=f"{n} pictures were asked for, .* has [45]"):
         load("folder", folder, n)
-    with pytest.raises(ValueError, match=f"{-n} pictures were asked for; 0 takes all"):
-        load("folder", folder, -n)
 
 
 def test_a_folder_with_damaged_pictures_only_is_an_error(folder):
@@ -1089,3 +1087,51 @@ def test_a_wrong_neu_seg_is_named(spoil, error, says, tmp_path):
 def test_neu_seg_has_two_splits(tmp_path):
     with pytest.raises(ValueError, match="'training' and 'test', not 'val'"):
         readers.neu_seg(tmp_path, "val")
+
+
+# ------------------------------------------------------------------------------------------- what `load` is asked for
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "says"),
+    [
+        ({"root": 50}, TypeError, "root is a folder, not 50: the number of pictures is n="),
+        ({"n": "3"}, TypeError, "n is a whole number from 0 on, not '3'"),
+        ({"n": -1}, TypeError, "n is a whole number from 0 on, not -1"),
+        ({"n": 2.5}, TypeError, "n is a whole number from 0 on, not 2.5"),
+        ({"seed": -1}, TypeError, "seed is a whole number from 0 on, not -1"),
+        ({"split": "val"}, ValueError, "data set 'scenes' has no split 'val'; it has none"),
+    ],
+)
+def test_what_makes_no_sense_is_named(settings, error, says):
+    with pytest.raises(error, match=says):
+        load("scenes", **settings)
+
+
+def test_a_set_is_loaded_by_its_split(tmp_path):
+    neu(tmp_path, np.ones((20, 30)), split="training", name="000007")
+    neu(tmp_path, np.ones((20, 30)), split="test", name="000001")
+    assert names_of(load("neu_seg", tmp_path)) == ["test/000001"]
+    assert names_of(load("neu_seg", tmp_path, split="training")) == ["training/000007"]
+    with pytest.raises(ValueError, match="data set 'neu_seg' has no split 'val'; it has training, test"):
+        load("neu_seg", tmp_path, split="val")
+
+
+def test_the_tag_of_the_named_scenes_is_right_or_lies():
+    own, moved = load("scenes_tagged", n=12), load("scenes_moved_tag", n=12)
+    assert [drawn.tag_of(p) for p in own] == [p.class_names[0] for p in own]
+    assert all(drawn.tag_of(p) != p.class_names[0] for p in moved) and len(load("scenes")) == 100
+
+
+def test_a_neu_seg_mask_as_large_as_its_picture_is_asked_for(tmp_path):
+    neu(tmp_path, np.ones((20, 30)))
+    jpg(tmp_path / "images/test/000001.jpg", size=(40, 40))
+    with pytest.raises(ValueError, match=r"000001.png is \[20, 30\], its picture \[40, 40\]"):
+        readers.neu_seg(tmp_path)
+
+
+def test_a_line_with_one_field_in_severstals_table_is_named(tmp_path):
+    (tmp_path / "train_images").mkdir()
+    text(tmp_path / "train.csv", "ImageId,ClassId,EncodedPixels\njust-one\n")
+    with pytest.raises(ValueError, match="line 2 of .*train.csv is 'just-one'"):
+        readers.severstal(tmp_path)
