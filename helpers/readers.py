@@ -2,9 +2,9 @@
 
 A set is a list of `Photo`s that know their files: opening one decodes no picture, and 50,000 of them are a list of names.
 Nothing downloads. What a file says is checked before it is used: no name in it leads out of its folder, no XML brings a
-DOCTYPE, no number is taken on trust. Boxes are clipped to their picture; objects of which nothing is left are left out,
-with a warning that counts them. Pictures that have annotations come as stored, without the turn of an EXIF mark: so the
-annotators saw them, and so torchvision reads them.
+DOCTYPE, no number is taken on trust. Boxes are clipped to their picture where the file says its size; objects of which
+nothing is left are left out, with a warning that counts them. Pictures that have annotations come as stored, without the
+turn of an EXIF mark: so the annotators saw them, and so torchvision reads them.
 """
 
 from __future__ import annotations

@@ -529,3 +529,27 @@ def test_the_table_leaves_the_network_as_it_was():
     before = snapshot(net)
     layer_table(net)
     assert changes(before, snapshot(net)) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "side", "error", "says"),
+    [
+        (
+            nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.LazyLinear(2)),
+            32,
+            ValueError,
+            r"fails on an image \[1, 3, 32, 32\]",
+        ),
+        (
+            nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(9, 2)),
+            32,
+            ValueError,
+            r"fails on an image \[1, 3, 32, 32\]",
+        ),
+        (nn.Conv2d(3, 4, 3), "224", TypeError, "side is the input's width and height in pixels, a whole number, not '224'"),
+        (nn.Conv2d(3, 4, 3), 0, TypeError, "a whole number, not 0"),
+    ],
+)
+def test_a_network_that_takes_other_images_is_named(module, side, error, says):
+    with pytest.raises(error, match=says):
+        from_module(module, side=side, verbose=False)

@@ -243,7 +243,7 @@ def test_from_module_leaves_the_network_as_it_was():
 
 def test_a_network_that_fails_keeps_no_hooks():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(5, 4, 3))
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match="fails on an image"):
         from_module(net)
     assert not any(m._forward_hooks for m in net.modules())
 

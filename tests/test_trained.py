@@ -374,8 +374,9 @@ def test_preprocessing_takes_a_picture_of_any_mode_as_reading_a_file_does():
 
 def test_the_table_of_networks_is_whole():
     table = models.overview().set_index("network")
-    assert list(table.index) == [*models.LAYERS, *models.stored_names()]
+    assert list(table.index) == [*models.LAYERS, *models.stored_names(), *models.BAG_NETWORKS]
     assert (table.map(lambda v: v != "" and v == v).drop(columns="published")).all(axis=None)
+    assert table.loc["gated_mil_digits", "parameters"] == sum(p.numel() for p in mil.trained(gated=True).parameters())
     assert table.loc["vgg16", "parameters"] == 138_357_544 and table.loc["resnet50", "parameters"] == 25_557_032
     assert "accuracy" in table.loc["slim_vgg16_scenes", "measured"] and table.loc["vgg19", "measured"] == "not measured"
 
