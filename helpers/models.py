@@ -334,13 +334,14 @@ def overview() -> pd.DataFrame:
             classes, side, parameters = len(net.classes), net.side, sum(p.numel() for p in net.module.parameters())
             if name in LAYERS and name not in efficientnet_lite.SCALES:
                 theirs = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].meta
+        published = theirs["_metrics"]["ImageNet-1K"]["acc@1"] / 100 if theirs else about.accuracy
         size = path.stat().st_size if path.is_file() else 4 * parameters
         ours = measured[measured["network"] == name]
         rows.append({
             "network": name, "what": about.what, "parameters": parameters, "MB": round(size / 1e6, 3), "classes": classes,
             "input": side, "licence": about.licence, "weights from": about.source,
             "measured": "; ".join(f"{r.metric} {r.value:.3f} (n = {r.n:,}, {r.on})" for r in ours.itertuples()) or "not measured",
-            "published": theirs["_metrics"]["ImageNet-1K"]["acc@1"] / 100 if theirs else about.accuracy,
+            "published": f"{published:.3f}" if published else "",
         })  # fmt: skip
     return pd.DataFrame(rows)
 
