@@ -100,6 +100,12 @@ class Photo:
         return torch.stack([t.mask((H, W), size or (H, W)) for t in here]).amax(0)
 
 
+def bounds(mask: np.ndarray) -> tuple[float, float, float, float]:
+    """The tight box (x0, y0, x1, y1) of a mask `[H, W]` that is not empty, at pixel edges."""
+    y, x = np.nonzero(mask)
+    return float(x.min()), float(y.min()), float(x.max() + 1), float(y.max() + 1)
+
+
 def data_folder() -> Path:
     """The project's `data/`: inside the installed package, or beside it in a checkout."""
     packaged = Path(__file__).parent / "_data"

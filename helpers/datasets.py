@@ -55,6 +55,25 @@ def _in_folder(root: str | Path) -> list[Photo]:
     return photos
 
 
+def _drawn(
+    what: str, protocol: str, reader: Callable[..., list[Photo]], *, classes: tuple[str, ...] = drawn.SCENE_CLASSES,
+    annotation: str = "exact pixels", licence: str = "MIT; backgrounds CC0 or public domain",
+) -> DataSet:  # fmt: skip
+    """A set that is drawn: what all of them have in common, and what they have not."""
+    return DataSet(
+        what,
+        classes,
+        "any number",
+        annotation,
+        licence,
+        "helpers/drawn.py",
+        "nothing: it is drawn",
+        protocol,
+        reader,
+        kind="drawn",
+    )
+
+
 ASIRRA = "Kaggle's rules of the competition; photographs of the Asirra project"
 SETS = {
     "photos": DataSet(
@@ -150,65 +169,30 @@ SETS = {
         reader=readers.coco,
         splits=("train2014", "val2014", "train2017", "val2017"),
     ),
-    "scenes": DataSet(
-        what="shapes on photographs and textures, one class a picture",
-        classes=drawn.SCENE_CLASSES,
-        pictures="any number",
-        annotation="exact pixels",
-        licence="MIT; backgrounds CC0 or public domain",
-        source="helpers/drawn.py",
-        layout="nothing: it is drawn",
-        protocol="ground truth that no paper has",
-        reader=drawn.scenes,
-        kind="drawn",
-    ),
-    "scenes_tagged": DataSet(
-        what="the scenes with a coloured tag that gives the class away",
-        classes=drawn.SCENE_CLASSES,
-        pictures="any number",
+    "scenes": _drawn("shapes on photographs and textures, one class a picture", "ground truth that no paper has", drawn.scenes),
+    "scenes_tagged": _drawn(
+        "the scenes with a coloured tag that gives the class away",
+        "a shortcut whose place is known",
+        partial(drawn.scenes, tag="own"),
         annotation="exact pixels, of the tag too",
-        licence="MIT; backgrounds CC0 or public domain",
-        source="helpers/drawn.py",
-        layout="nothing: it is drawn",
-        protocol="a shortcut whose place is known",
-        reader=partial(drawn.scenes, tag="own"),
-        kind="drawn",
     ),
-    "scenes_moved_tag": DataSet(
-        what="the scenes with a tag that has moved to another class: it lies",
-        classes=drawn.SCENE_CLASSES,
-        pictures="any number",
+    "scenes_moved_tag": _drawn(
+        "the scenes with a tag that has moved to another class: it lies",
+        "what a network with the shortcut gets wrong",
+        partial(drawn.scenes, tag="other"),
         annotation="exact pixels, of the tag too",
-        licence="MIT; backgrounds CC0 or public domain",
-        source="helpers/drawn.py",
-        layout="nothing: it is drawn",
-        protocol="what a network with the shortcut gets wrong",
-        reader=partial(drawn.scenes, tag="other"),
-        kind="drawn",
     ),
-    "scenes_multi": DataSet(
-        what="shapes on photographs and textures, up to three classes a picture",
-        classes=drawn.SCENE_CLASSES,
-        pictures="any number",
-        annotation="exact pixels",
-        licence="MIT; backgrounds CC0 or public domain",
-        source="helpers/drawn.py",
-        layout="nothing: it is drawn",
-        protocol="stand-in for PASCAL VOC",
-        reader=partial(drawn.scenes, multi=True),
-        kind="drawn",
+    "scenes_multi": _drawn(
+        "shapes on photographs and textures, up to three classes a picture",
+        "stand-in for PASCAL VOC",
+        partial(drawn.scenes, multi=True),
     ),
-    "steel": DataSet(
-        what="grey surfaces with one of four defects",
+    "steel": _drawn(
+        "grey surfaces with one of four defects",
+        "stand-in for Severstal",
+        drawn.steel,
         classes=drawn.STEEL_CLASSES,
-        pictures="any number",
-        annotation="exact pixels",
         licence="MIT",
-        source="helpers/drawn.py",
-        layout="nothing: it is drawn",
-        protocol="stand-in for Severstal",
-        reader=drawn.steel,
-        kind="drawn",
     ),
 }
 DRAWN = 100  # pictures of a drawn set where nobody says how many

@@ -18,7 +18,7 @@ from skimage.draw import disk
 from skimage.filters import gaussian
 from torch import Tensor
 
-from helpers.data import Photo, Thing, photo, read_image
+from helpers.data import Photo, Thing, bounds, photo, read_image
 
 Points = np.ndarray  # [points, 2] as x, y
 Drawing = tuple[Image.Image, tuple[np.ndarray, ...]]  # the picture and a bool mask [H, W] for each of its things
@@ -404,12 +404,6 @@ def draw_steel(plan: Surface) -> Drawing:
 def defect(plan: Surface, k: int) -> tuple[np.ndarray, np.ndarray]:
     """How defect k of a surface changes its grey values, and its pixels, both `[H, W]`; from a random stream of its own."""
     return DEFECTS[plan.defects[k]](np.random.default_rng((STREAMS["steel"], 2 + k, plan.seed, plan.index)), plan.size)
-
-
-def bounds(mask: np.ndarray) -> tuple[float, float, float, float]:
-    """The tight box (x0, y0, x1, y1) of a mask `[H, W]` that is not empty, at pixel edges."""
-    y, x = np.nonzero(mask)
-    return float(x.min()), float(y.min()), float(x.max() + 1), float(y.max() + 1)
 
 
 def _bump(r: np.random.Generator, size: tuple[int, int], radius: float) -> np.ndarray:

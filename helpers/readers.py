@@ -39,7 +39,7 @@ from helpers.annotations import (
     text_of,
     voc_things,
 )
-from helpers.data import IMAGE_SUFFIXES, MAX_PIXELS, Photo, Thing, image_size
+from helpers.data import IMAGE_SUFFIXES, MAX_PIXELS, Photo, Thing, bounds, image_size
 
 IMAGENET_CLASSES = tuple(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])  # as torchvision spells them
 PET_CLASSES = ("cat", "dog")
@@ -439,9 +439,7 @@ def severstal(
                 continue
             for k, mask in seen.items():
                 if mask.mean() >= min_area:
-                    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-                    tight = tuple(map(float, (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)))
-                    things = (Thing(f"defect {k}", tight, pixels=partial(crop_mask, codes[name][k], size, box)),)  # type: ignore[arg-type]
+                    things = (Thing(f"defect {k}", bounds(mask), pixels=partial(crop_mask, codes[name][k], size, box)),)
             if seen and not things:
                 continue
             kind = things[0].class_name if things else "normal"
@@ -502,9 +500,7 @@ def neu_seg(root: str | Path, split: str = "test") -> list[Photo]:
             raise ValueError(f"{path} is {list(values.shape)}, its picture {list(size)}")
         things = []
         for k in sorted(set(np.unique(values).tolist()) - {0}):
-            y, x = np.nonzero(values == k)
-            box = (float(x.min()), float(y.min()), float(x.max() + 1), float(y.max() + 1))
-            things.append(Thing(NEU_CLASSES[k - 1], box, pixels=partial(_neu_mask, path, k)))
+            things.append(Thing(NEU_CLASSES[k - 1], bounds(values == k), pixels=partial(_neu_mask, path, k)))
         photos.append(_photo(f"{split}/{stem}", folder / "images" / split / name, things, _classes_of(things), "NEU-Seg"))
     return photos
 
