@@ -58,6 +58,11 @@ def log_probability(logits: Tensor, target: int) -> Tensor:
     return logits.log_softmax(1)[:, target]
 
 
+def sigmoid(logits: Tensor, target: int) -> Tensor:
+    """Probability of one class whatever the others are: `[N, K] -> [N]`. For networks whose classes do not exclude each other."""
+    return logits[:, target].sigmoid()
+
+
 # ------------------------------------------------------------------------------------------------- maps and shapes
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,14 @@ from tqdm.auto import tqdm
 from helpers.core import frozen, resize
 
 Gate = Callable[[Tensor], Tensor]
+
+
+class Masks(Protocol):
+    """N masks that are drawn when they are asked for: `masks[i:j]` is `[j-i, H, W]`. A tensor `[N, H, W]` is one too."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, chunk: slice, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,7 @@ class FeatureMasks:
 def masked_logits(
     net: Any,
     image: Tensor,
-    masks: Tensor | FeatureMasks,
+    masks: Tensor | Masks,
     *,
     fill: Tensor | float = 0.0,
     batch_size: int = 8,
@@ -68,7 +76,7 @@ def masked_logits(
     return torch.cat(parts) if parts else image.new_zeros(0, 0)
 
 
-def weighted_sum(weights: Tensor, masks: Tensor | FeatureMasks, *, batch_size: int = 64) -> Tensor:
+def weighted_sum(weights: Tensor, masks: Tensor | Masks, *, batch_size: int = 64) -> Tensor:
     """`sum_k weights[k] * masks[k]` without ever holding all masks: `[N], [N, H, W] -> [H, W]`."""
     total = None
     for start in range(0, len(masks), batch_size):

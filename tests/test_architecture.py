@@ -37,6 +37,12 @@ ALLOWED: dict[str, set[str]] = {
     "sanity": {"core"},
     "cam": METHOD,
     "score_cam": METHOD,
+    "backprop": METHOD,
+    "sampling": METHOD,
+    "sise": METHOD,
+    "extrapolation": METHOD,
+    "layers": METHOD,
+    "features": METHOD,
 }
 NAMES = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn"}
 OPTIONAL = {"dask", "distributed", "dask_jobqueue", "onnx"}  # an extra: imported inside the function that needs it

@@ -219,3 +219,9 @@ def test_a_network_that_is_none_is_a_clear_error():
 def test_a_plain_module_must_be_told_its_layer():
     with pytest.raises(ValueError, match="pass layer="):
         core.cam_layer(made(), None)
+
+
+def test_sigmoid_looks_at_one_class_only():
+    logits = torch.tensor([[0.0, 2.0], [0.0, -7.0]], dtype=torch.float64)
+    assert core.sigmoid(logits, 0).tolist() == [0.5, 0.5]
+    torch.testing.assert_close(core.sigmoid(logits, 1), 1 / (1 + (-logits[:, 1]).exp()))

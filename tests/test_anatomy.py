@@ -1,4 +1,4 @@
-"""models: which layers mean what, in the networks of the papers and in whatever a reader brings."""
+"""anatomy: which layers mean what, in the networks of the papers and in whatever a reader brings."""
 
 from functools import cache
 
