@@ -3,26 +3,65 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from helpers.core import Explainer, checked_image, checked_logits, checked_target, frozen
+from helpers.core import Explainer, checked_image, checked_logits, checked_target, frozen, module_of
 
 Metric = Callable[[Any, Tensor, int, Tensor], float]
+
+
+@dataclass
+class Cost:
+    """What went through a network: images, in how many forward passes (calls), and how many backward passes from its logits."""
+
+    forwards: int = 0
+    calls: int = 0
+    backwards: int = 0
+
+
+@contextmanager
+def counted(net: Any) -> Iterator[Cost]:
+    """Count the passes through a network that are made inside: `with counted(net) as cost: ...; cost.forwards`.
+
+    forwards: images that came out of the whole network, whoever calls it and in whichever mode, `torch.func.functional_call`
+    included; calls: batches of them; backwards: gradients that came back to a batch of its logits. A pass that fails, or stops
+    at a layer inside, is not counted. Afterwards, also after an error, the network is as it was and the counts stay.
+    """
+    cost = Cost()
+
+    def backward(_gradient: Tensor) -> None:
+        cost.backwards += 1
+
+    def forward(_module: Any, _images: Any, logits: Any) -> None:
+        cost.calls += 1
+        cost.forwards += len(logits)
+        if logits.requires_grad:
+            logits.register_hook(backward)
+
+    hook = module_of(net).register_forward_hook(forward)
+    try:
+        yield cost
+    finally:
+        hook.remove()
 
 
 def evaluate(
     net: Any, images: Mapping[str, Tensor], methods: Mapping[str, Explainer], metrics: Mapping[str, Metric], *,
     targets: Mapping[str, int] | None = None, progress: bool = True,
 ) -> pd.DataFrame:  # fmt: skip
-    """Explain every image with every method and measure every map: columns image, target, method, metric, value, seconds.
+    """Explain every image with every method and measure every map.
 
-    images: name -> `[3, H, W]`; targets: name -> class index, by default the network's first choice on the whole image;
-    seconds: what the map took, the same in all rows of one map. Errors: those of methods and metrics, with image and method.
+    images: name -> `[3, H, W]`; targets: name -> class index, by default the network's first choice on the whole image.
+    Returns: columns image, target, method, metric, value, seconds, forwards, backwards. The last three are what the map took,
+    the same in all its rows: `counted` images and backward passes, the one image with which an explainer checks the
+    network included. Errors: those of methods and metrics, with image and method.
     """
     if not images or not methods or not metrics:
         raise ValueError(f"nothing to do: {len(images)} images, {len(methods)} methods, {len(metrics)} metrics")
@@ -37,7 +76,8 @@ def evaluate(
     for name, method in tqdm(pairs, desc="maps", unit="map", disable=not progress):
         began = time.perf_counter()
         try:
-            saliency = methods[method](net, images[name], chosen[name])
+            with counted(net) as cost:
+                saliency = methods[method](net, images[name], chosen[name])
         except Exception as error:
             error.add_note(f"while explaining image {name!r} with {method!r}")
             raise
@@ -48,8 +88,8 @@ def evaluate(
             except Exception as error:
                 error.add_note(f"while measuring {metric!r} of {method!r} on image {name!r}")
                 raise
-            rows.append((name, chosen[name], method, metric, value, seconds))
-    return pd.DataFrame(rows, columns=["image", "target", "method", "metric", "value", "seconds"])
+            rows.append((name, chosen[name], method, metric, value, seconds, cost.forwards, cost.backwards))
+    return pd.DataFrame(rows, columns=["image", "target", "method", "metric", "value", "seconds", "forwards", "backwards"])
 
 
 def summary(table: pd.DataFrame, interval: Callable[[Any], tuple[float, float]]) -> pd.DataFrame:
@@ -61,3 +101,16 @@ def summary(table: pd.DataFrame, interval: Callable[[Any], tuple[float, float]])
     for (method, metric), values in table.groupby(["method", "metric"], sort=False)["value"]:
         rows.append((method, metric, values.mean(), *interval(values), int(values.notna().sum()), int(values.isna().sum())))
     return pd.DataFrame(rows, columns=["method", "metric", "value", "ci_low", "ci_high", "n", "nan_count"])
+
+
+def summary_by_class(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean of each method and metric within every class (target), then over the classes: a rare class counts like a frequent one.
+
+    The convention of the pointing game's accuracy. Columns method, metric, value, classes (how many have a value), n, nan_count;
+    what is undefined (NaN) is left out of its class, and a class without any value out of the mean. Paper: zhang2018excitation.
+    """
+    rows = []
+    for (method, metric), group in table.groupby(["method", "metric"], sort=False):
+        values, of_class = group["value"], group.groupby("target")["value"].mean()
+        rows.append((method, metric, of_class.mean(), of_class.count(), int(values.notna().sum()), int(values.isna().sum())))
+    return pd.DataFrame(rows, columns=["method", "metric", "value", "classes", "n", "nan_count"])

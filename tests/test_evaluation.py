@@ -30,7 +30,7 @@ METRICS = {"mean": mean_of_map, "target": target_of}
 
 def test_rows_come_in_the_order_of_images_methods_metrics():
     table = evaluate(made(), IMAGES, METHODS, METRICS, targets={"first": 2, "second": 0}, progress=False)
-    assert list(table.columns) == ["image", "target", "method", "metric", "value", "seconds"]
+    assert list(table.columns) == ["image", "target", "method", "metric", "value", "seconds", "forwards", "backwards"]
     assert [tuple(r) for r in table[["image", "target", "method", "metric", "value"]].values] == [
         ("first", 2, "two", "mean", 2),
         ("first", 2, "two", "target", 2),
