@@ -7,8 +7,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from helpers.core import frozen
 from helpers.data import data_folder
 from helpers.weights import load_state, read_weights
 
@@ -60,6 +62,51 @@ def packed(bags: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     lengths = torch.tensor([len(b) for b in bags], device=bags[0].device)
     there = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]  # [B, K]
     return nn.utils.rnn.pad_sequence(list(bags), batch_first=True), there
+
+
+def attention(net: AttentionMIL, bag: Tensor) -> Tensor:
+    """The attention of each instance of one bag: `[K, C, H, W] -> [K]`, which sums to 1. The network stays as it was.
+
+    Says which instances the network looked at, whatever it decided: it sums to 1 in a negative bag too.
+    Errors: ValueError as in `AttentionMIL.explained`, and where the attention comes out as NaN; TypeError for another network.
+    Paper: ilse2018attention, Eqs. (8) and (9).
+    """
+    if not isinstance(net, AttentionMIL):
+        raise TypeError(f"only an AttentionMIL has attention, not {type(net).__name__}")
+    with torch.inference_mode(False), torch.no_grad(), frozen(net):
+        a = net.explained(bag[None])[1][0]  # [K]
+    if not a.isfinite().all():
+        raise ValueError("the attention holds NaN: look at the bag and at the network's weights")
+    return a
+
+
+def patches(image: Tensor, side: int) -> Tensor:
+    """An image cut in squares that do not overlap, a bag: `[C, H, W] -> [K, C, side, side]`, row by row from the top left.
+
+    Where `side` does not divide the image, an equal margin is left out all around, in the middle of which the squares are.
+    Errors: ValueError for an image smaller than a square, and for one that is not `[C, H, W]`.
+    """
+    if image.dim() != 3 or not 1 <= side <= min(image.shape[1:]):
+        raise ValueError(
+            f"patches of {side} x {side} pixels need an image [C, H, W] of at least that; this one is {list(image.shape)}"
+        )
+    top, left = (n % side // 2 for n in image.shape[1:])
+    squares = image[:, top:, left:].unfold(1, side, side).unfold(2, side, side)  # [C, rows, columns, side, side]
+    return squares.flatten(1, 2).transpose(0, 1)  # [K, C, side, side]
+
+
+def attention_map(net: AttentionMIL, image: Tensor, *, side: int = 28) -> Tensor:
+    """Where the network looked in an image that is a bag of patches: `[C, H, W] -> [H, W]`, each pixel its patch's attention.
+
+    side: of a patch, see `patches`; the extractor has to take patches of this size. The map sums to side * side; it is 0 in
+    the margin that no patch covers. Errors: ValueError as in `patches` and `attention`. Paper: patil2019amil.
+    Deviation: the authors show patch * attention / max(attention); dividing by the largest is left to who shows the map.
+    """
+    a = attention(net, patches(image, side))  # [K]
+    H, W = image.shape[1:]
+    spread = a.reshape(H // side, W // side).repeat_interleave(side, 0).repeat_interleave(side, 1)  # [rows*side, columns*side]
+    top, left = H % side // 2, W % side // 2
+    return F.pad(spread, (left, W % side - left, top, H % side - top))  # [H, W]
 
 
 def digit_features() -> nn.Sequential:

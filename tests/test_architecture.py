@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"core"},
     "drawn": {"data"},
     "vgg": set(),
-    "mil": {"data", "weights"},
+    "mil": {"core", "data", "weights"},
     "training": {"core"},
     "annotations": {"data"},
     "readers": {"data", "annotations"},

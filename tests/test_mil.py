@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from networks import changes, snapshot
 from torch import Tensor, nn
 
-from helpers.mil import AttentionMIL, digit_features, packed, patch_features
+from helpers.mil import AttentionMIL, attention, attention_map, digit_features, packed, patch_features, patches, trained
 
 L, D = 6, 5
 
@@ -56,6 +57,14 @@ def test_logits_and_attention_are_those_of_the_equations(gated):
         assert logits[i].item() == pytest.approx(logit, rel=1e-11)
         assert attention[i, : len(a)].tolist() == pytest.approx(a, rel=1e-11)
     assert attention[0].max() > 0.35  # some instance stands out
+
+
+@pytest.mark.proves("attention", by="the equations of attention and of its gate, number by number")
+@both
+@pytest.mark.parametrize("instances", BAGS, ids=len)
+def test_the_attention_of_a_bag_is_that_of_the_equations(gated, instances):
+    net = mil(gated)
+    assert attention(net, instances).tolist() == pytest.approx(by_hand(net, instances, gated)[1], rel=1e-11)
 
 
 def test_the_gate_changes_the_attention():
@@ -171,3 +180,114 @@ def test_extractors_take_the_pictures_that_they_say():
 def test_bags_of_digits_go_through():
     net = AttentionMIL(digit_features(), 64)
     assert net(*packed([torch.rand(k, 1, 8, 8) for k in (3, 9)])).shape == (2,)
+
+
+# -------------------------------------------------------------------------------------------------------------- maps
+
+
+class Brightness(nn.Module):
+    """One feature: the mean of channel 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, 0].mean((1, 2))[:, None]
+
+
+def by_brightness() -> AttentionMIL:
+    """Weights such that exp(w tanh(V h)) = exp(2 tanh(h)): the attention can be worked out by hand."""
+    net = AttentionMIL(Brightness(), L=1, D=1).double()
+    for p in net.parameters():
+        nn.init.zeros_(p)
+    nn.init.ones_(net.V.weight)
+    nn.init.constant_(net.w.weight, 2)
+    return net.eval()
+
+
+def blocks(values: list[list[float]], side: int) -> Tensor:
+    """A picture of one grey value for each patch; its other channels are noise that no attention may see."""
+    x = torch.randn(3, len(values) * side, len(values[0]) * side, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for r, row in enumerate(values):
+        for c, v in enumerate(row):
+            x[0, r * side : (r + 1) * side, c * side : (c + 1) * side] = v
+    return x
+
+
+VALUES = [[0.0, 1.0, -1.0], [2.0, 0.5, 0.0]]
+
+
+@pytest.mark.proves("attention_map", by="known weights: each patch of the map has the attention worked out by hand")
+@pytest.mark.parametrize("side", [1, 4])
+def test_the_map_has_the_attention_of_each_patch(side):
+    S = attention_map(by_brightness(), blocks(VALUES, side), side=side)
+    e = [[math.exp(2 * math.tanh(v)) for v in row] for row in VALUES]
+    total = sum(map(sum, e))
+    assert S.shape == (2 * side, 3 * side)
+    for y in range(2 * side):
+        for x in range(3 * side):
+            assert S[y, x].item() == pytest.approx(e[y // side][x // side] / total, rel=1e-12)
+    assert S.sum().item() == pytest.approx(side * side, rel=1e-12)
+
+
+@pytest.mark.parametrize(("more", "top", "left"), [((0, 1), 0, 0), ((1, 2), 0, 1), ((3, 2), 1, 1), ((2, 3), 1, 1)])
+def test_the_margin_that_no_patch_covers_is_zero(more, top, left):
+    inner = blocks(VALUES, 4)
+    framed = torch.full((3, 8 + more[0], 12 + more[1]), 1e6, dtype=torch.float64)
+    framed[:, top : top + 8, left : left + 12] = inner
+    S, expected = attention_map(by_brightness(), framed, side=4), torch.zeros(framed.shape[1:], dtype=torch.float64)
+    expected[top : top + 8, left : left + 12] = attention_map(by_brightness(), inner, side=4)
+    assert torch.equal(S, expected)
+
+
+def test_patches_come_row_by_row_and_are_the_image():
+    x = bag(1)[0].repeat(1, 3, 4)[:, :6, :8] + torch.arange(48).reshape(6, 8)
+    cut = patches(x, 2)
+    assert cut.shape == (12, 3, 2, 2)
+    for k, patch in enumerate(cut):
+        r, c = divmod(k, 4)
+        assert torch.equal(patch, x[:, 2 * r : 2 * r + 2, 2 * c : 2 * c + 2])
+
+
+def test_the_map_of_the_papers_network_takes_patches_of_28_pixels():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net, x = AttentionMIL(patch_features(), 500, 128), torch.rand(3, 60, 90)
+    S = attention_map(net, x)
+    a = net.explained(patches(x, 28)[None])[1][0]
+    assert S.shape == (60, 90) and not S.requires_grad and len(S.unique()) == 7  # 2 x 3 patches and the margin
+    assert S[2 + 28, 3 + 56] == a[5] and S[29, 58] == a[1]
+
+
+def test_the_network_comes_back_exactly_as_it_was_and_dropout_is_off():
+    net = mil(extractor=nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(12, L)))
+    net.extractor.train()
+    before = snapshot(net)
+    with torch.inference_mode():
+        a, b = attention(net, BAGS[2]), attention(net, BAGS[2])
+    assert torch.equal(a, b) and not a.is_inference() and not a.requires_grad
+    with pytest.raises(ValueError):
+        attention(net, BAGS[2] * float("nan"))
+    assert changes(before, snapshot(net)) == []
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_the_trained_network_looks_at_the_wanted_digit(gated):
+    from helpers.drawn import digit_bags
+
+    net = trained(gated)
+    positive = [b for b in digit_bags(20, seed=5, split="test") if b.positive]
+    assert len(positive) == 10
+    hits = [int(b.digits[attention(net, b.images).argmax()]) == 9 for b in positive]
+    assert sum(hits) >= 9
+
+
+@pytest.mark.parametrize(("call", "error", "says"), [
+    (lambda: attention(nn.Flatten(), BAGS[0]), TypeError, "only an AttentionMIL has attention, not Flatten"),
+    (lambda: attention(mil(), BAGS[0] * float("nan")), ValueError, "the attention holds NaN"),
+    (lambda: attention(mil(), BAGS[0][0]), ValueError, r"bags are \[B, K, C, H, W\]; these are \[1, 3, 2, 2\]"),
+    (lambda: attention(mil(), BAGS[0][:0]), ValueError, "bag 0 is empty"),
+    (lambda: patches(BAGS[0], 2), ValueError, r"need an image \[C, H, W\].*\[4, 3, 2, 2\]"),
+    (lambda: attention_map(mil(), BAGS[0][0], side=3), ValueError, r"patches of 3 x 3 pixels.*\[3, 2, 2\]"),
+    (lambda: patches(BAGS[0][0], 0), ValueError, "patches of 0 x 0 pixels"),
+])  # fmt: skip
+def test_what_has_no_attention_is_named(call, error, says):
+    with pytest.raises(error, match=says):
+        call()
