@@ -1,0 +1,214 @@
+"""Methods that only ask what the network says of changed copies of the image: occlusion, RISE, extremal perturbations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import trange
+
+from helpers.core import Score, explainer, logit, probability, resize
+from helpers.masks import masked_logits, weighted_sum
+
+# ------------------------------------------------------------------------------------------------------ occlusion
+
+
+@explainer
+def occlusion(
+    net: Any, image: Tensor, target: int, *, window: int | None = None, stride: int | None = None, score: Score = probability,
+    fill: Tensor | float = 0.0, batch_size: int = 8, progress: bool = False,
+) -> Tensor:  # fmt: skip
+    """Occlusion, or muted pixels: how much the score drops when a square window is covered, wherever it can stand.
+
+    window: side of the square in pixels, a seventh of the shorter side by default (32 of 224); stride: pixels from one place
+    to the next, half a window by default; the last window in each direction ends at the border, so that every pixel is covered.
+    fill, batch_size, progress: see `masks.masked_logits`. Returns: map `[H, W]`: the mean drop over the windows that cover the
+    pixel, negative where covering it helps. Errors: ValueError for a window beyond the image, and a stride beyond the window.
+    Paper: zeiler2014visualizing, Sec. 4.2; tamboli2021survey, muting pixels. Deviation: neither says how large a window is.
+    """
+    H, W = image.shape[1:]
+    window = round(min(H, W) / 7) or 1 if window is None else window
+    stride = (window + 1) // 2 if stride is None else stride
+    if not 1 <= stride <= window <= min(H, W):
+        raise ValueError(f"window is {window}, stride {stride}; expected 1 <= stride <= window <= {min(H, W)}, the shorter side")
+    rows, columns = strips(H, window, stride).to(image), strips(W, window, stride).to(image)  # [a, H], [b, W]
+    covered = masked_logits(net, image, Windows(rows, columns), fill=fill, batch_size=batch_size, progress=progress)
+    with torch.no_grad():
+        drops = score(net(image[None]), target) - score(covered, target)  # [a * b]
+    total = torch.einsum("ij,iy,jx->yx", drops.reshape(len(rows), len(columns)), rows, columns)  # [H, W]
+    return total / (rows.sum(0)[:, None] * columns.sum(0))  # a pixel lies under (windows over its row) * (over its column)
+
+
+def strips(length: int, window: int, stride: int) -> Tensor:
+    """Where windows stand along one side: `[n, length]`, row i is 1 under window i; the last one ends at the border."""
+    starts = torch.tensor([*range(0, length - window, stride), length - window])[:, None]  # [n, 1]
+    place = torch.arange(length)
+    return ((starts <= place) & (place < starts + window)).float()
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Masks that cover one window each, row by row, drawn when they are asked for. rows: `[a, H]`, columns: `[b, W]`."""
+
+    rows: Tensor
+    columns: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows) * len(self.columns)
+
+    def __getitem__(self, chunk: slice) -> Tensor:
+        k = torch.arange(len(self), device=self.rows.device)[chunk]
+        i, j = k // len(self.columns), k % len(self.columns)
+        return 1 - self.rows[i, :, None] * self.columns[j, None, :]  # [n, H, W]
+
+
+# ----------------------------------------------------------------------------------------------------------- RISE
+
+
+@explainer
+def rise(
+    net: Any, image: Tensor, target: int, *, samples: int = 4000, grid: int = 7, p: float = 0.5, seed: int = 0,
+    score: Score = probability, fill: Tensor | float = 0.0, batch_size: int = 8, progress: bool = False,
+) -> Tensor:  # fmt: skip
+    """RISE: the image through random smooth masks; each pixel earns the scores of the masks that show it.
+
+    samples: how many masks (the paper: 4,000 for VGG16, 8,000 for ResNet-50); grid: cells along each side before enlarging;
+    p: share of the cells that show the image; score: `core.sigmoid` for multi-label networks; fill, batch_size, progress:
+    see `masks.masked_logits`. The same seed draws the same masks for any batch size and device.
+    Returns: map `[H, W]`, the estimate of the mean score given that the pixel shows; what it says lies in its differences.
+    Paper: petsiuk2018rise, Eq. (6). Deviation: cells are rounded up to whole pixels, not down, as in the authors' code: rounded
+    down, some shifts would leave the enlarged grid. Implementations divide by N or by N p; that only scales the map.
+    """
+    if samples < 1 or grid < 1 or not 0 < p < 1:
+        raise ValueError(f"samples is {samples}, grid {grid}, p {p}; expected at least 1, at least 1, and 0 < p < 1")
+    M = random_masks(samples, grid, p, (image.shape[1], image.shape[2]), seed, image)  # [N, H, W], drawn when asked for
+    scores = score(masked_logits(net, image, M, fill=fill, batch_size=batch_size, progress=progress), target)  # [N]
+    return weighted_sum(scores / (samples * p), M)  # Eq. (6)
+
+
+@dataclass(frozen=True)
+class RandomMasks:
+    """Small random grids, each enlarged and shifted when it is asked for: `masks[i:j]` is `[j-i, H, W]` in [0, 1].
+
+    cells: `[N, g, g]`, 1 shows; shifts: `[N, 2]`, rows and columns cut off at the top and the left; cell: `(height, width)`
+    of an enlarged cell in pixels; size: `(H, W)`.
+    """
+
+    cells: Tensor
+    shifts: Tensor
+    cell: tuple[int, int]
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __getitem__(self, chunk: slice) -> Tensor:
+        (H, W), g = self.size, self.cells.shape[-1]
+        large = resize(self.cells[chunk], [(g + 1) * side for side in self.cell])  # one cell more than the image has room for
+        return torch.stack([m[y : y + H, x : x + W] for m, (y, x) in zip(large, self.shifts[chunk].tolist(), strict=True)])
+
+
+def random_masks(samples: int, grid: int, p: float, size: tuple[int, int], seed: int, like: Tensor) -> RandomMasks:
+    """RISE's masks for images of one size, of the type and on the device of `like`. Paper: petsiuk2018rise, Sec. 3.2."""
+    generator = torch.Generator().manual_seed(seed)
+    cells = torch.rand(samples, grid, grid, generator=generator) < p
+    cell = (-(-size[0] // grid), -(-size[1] // grid))
+    shifts = torch.stack([torch.randint(side, (samples,), generator=generator) for side in cell], 1)  # [N, 2]
+    return RandomMasks(cells.to(like), shifts, cell, size)
+
+
+# ------------------------------------------------------------------------------------------ extremal perturbations
+
+
+@explainer
+def extremal_perturbation(
+    net: Any, image: Tensor, target: int, *, areas: Sequence[float] = (0.1,), steps: int = 800, grid: int = 32,
+    sigma: float = 21 / 224, blur: float = 20 / 224, learning_rate: float = 0.01, score: Score = logit, progress: bool = False,
+) -> Tensor:  # fmt: skip
+    """Extremal perturbation: the smooth mask of a given area through which the class scores highest; the rest is blurred.
+
+    areas: shares of the image, one search of `steps` forward and backward passes each; grid: cells along the shorter side
+    that are searched over (32: one in 7 pixels of 224); sigma: how far a cell reaches, blur: of what is fully masked, both as
+    shares of the shorter side. Nothing is random. Returns: map `[H, W]`, the sum of the masks, each in [0, 1].
+    Errors: ValueError for areas outside (0, 1) and for fewer than one step or grid cell.
+    Paper: fong2019extremal, Sec. 3. Deviation: the area term is a mean over pixels, so that its weight means the same at every
+    size; the kernel is Gaussian, which lets the maximum be taken along columns and then along rows.
+    """
+    if not areas or not all(0 < a < 1 for a in areas) or steps < 1 or grid < 1:
+        raise ValueError(f"areas is {areas}, steps {steps}, grid {grid}; expected shares in (0, 1), at least 1, at least 1")
+    levels = blur_levels(image, blur * min(image.shape[1:]))  # [L, 3, H, W]
+    total = torch.zeros_like(image[0])
+    for area in areas:
+        cells = image.new_full(grid_of(image, grid), 0.5, requires_grad=True)  # [h, w]
+        optimiser = torch.optim.SGD([cells], lr=learning_rate, momentum=0.9)
+        for t in trange(steps, desc=f"area {area:g}", unit="step", disable=not progress, leave=False):
+            with torch.enable_grad():
+                m = max_convolution(cells, image.shape[1:], sigma)  # [H, W]
+                y = score(net(reveal(m, levels)[None]), target).sum()
+                loss = 300 * 1.0035**t * area_penalty(m, area) - y
+            (cells.grad,) = torch.autograd.grad(loss, cells)
+            optimiser.step()
+            cells.data.clamp_(0, 1)
+        total = total + max_convolution(cells.detach(), image.shape[1:], sigma)
+    return total
+
+
+def area_penalty(m: Tensor, area: float) -> Tensor:
+    """How far a mask `[H, W]` is from one that is 1 on this share of the pixels and 0 elsewhere, wherever that is: a number.
+
+    The sorted values are held against a ramp r of zeros and then ones. Paper: fong2019extremal, Sec. 3.1.
+    """
+    r = torch.zeros(m.numel()).to(m)
+    r[m.numel() - round(area * m.numel()) :] = 1
+    return (m.flatten().sort().values - r).square().mean()
+
+
+def smooth_max(f: Tensor, dim: int, *, temperature: float = 1 / 20) -> Tensor:
+    """A maximum with a gradient for all entries: the mean of f weighted by exp(f / T). Paper: fong2019extremal, Sec. 3.2."""
+    return (f * (f / temperature).softmax(dim)).sum(dim)
+
+
+def max_convolution(cells: Tensor, size: Sequence[int], sigma: float, *, temperature: float = 1 / 20) -> Tensor:
+    """Enlarge a grid to a smooth mask that stays in [0, 1] and reaches 1: `[h, w] -> [H, W]`.
+
+    Pixel u gets max over v of k(u - v) * cells[v], k a Gaussian of height 1 and width sigma (a share of the shorter side);
+    as k is a product, the maximum is one over columns, then one over rows. Paper: fong2019extremal, Sec. 3.2.
+    """
+    (h, w), (H, W) = cells.shape, size
+    k_rows, k_columns = (kernel(n, N, sigma * min(H, W)).to(cells) for n, N in ((h, H), (w, W)))  # [H, h], [W, w]
+    along = smooth_max(k_columns * cells[:, None, :], -1, temperature=temperature)  # [h, W]
+    return smooth_max(k_rows[:, None, :] * along.T, -1, temperature=temperature)  # [H, W]
+
+
+def kernel(cells: int, pixels: int, sigma: float) -> Tensor:
+    """A Gaussian of height 1 between each pixel and the centre of each cell along one side: `[pixels, cells]`, all in pixels."""
+    centres = (torch.arange(cells, dtype=torch.float64) + 0.5) * pixels / cells - 0.5
+    distance = torch.arange(pixels, dtype=torch.float64)[:, None] - centres
+    return (-(distance**2) / (2 * sigma**2)).exp()
+
+
+def blur_levels(image: Tensor, sigma: float, *, count: int = 8) -> Tensor:
+    """The image, blurred more and more up to sigma pixels: `[3, H, W] -> [count, 3, H, W]`; level 0 is the image itself."""
+    levels = [image]
+    for s in torch.linspace(0, sigma, count)[1:].tolist():
+        rows, columns = (kernel(n, n, s).to(image) for n in image.shape[1:])  # [H, H], [W, W]
+        rows, columns = rows / rows.sum(1, keepdim=True), columns / columns.sum(1, keepdim=True)  # also at the border
+        levels.append(torch.einsum("iy,cyx,jx->cij", rows, image, columns))
+    return torch.stack(levels)
+
+
+def reveal(m: Tensor, levels: Tensor) -> Tensor:
+    """The image as sharp as a mask `[H, W]` says: level 0 where it is 1, the last level where it is 0; `[3, H, W]`."""
+    depth = (1 - m) * (len(levels) - 1)
+    weights = torch.stack([(1 - (depth - i).abs()).relu() for i in range(len(levels))])  # [L, H, W]
+    return torch.einsum("lyx,lcyx->cyx", weights, levels)
+
+
+def grid_of(image: Tensor, grid: int) -> tuple[int, int]:
+    """Rows and columns of nearly square cells, `grid` along the image's shorter side and no smaller than a pixel."""
+    H, W = image.shape[1:]
+    cell = max(min(H, W) / grid, 1)
+    return round(H / cell), round(W / cell)
