@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -15,6 +16,7 @@ from tqdm.auto import tqdm
 from helpers.core import Explainer, checked_image, checked_logits, checked_target, frozen, module_of
 
 Metric = Callable[[Any, Tensor, int, Tensor], float]
+TruthMetric = Callable[[Tensor, Tensor], float]
 
 
 @dataclass
@@ -43,34 +45,44 @@ def counted(net: Any) -> Iterator[Cost]:
         cost.calls += 1
         cost.forwards += len(logits)
         if logits.requires_grad:
-            logits.register_hook(backward)
+            hooks.append(logits.register_hook(backward))
 
-    hook = module_of(net).register_forward_hook(forward)
+    hooks = [module_of(net).register_forward_hook(forward)]
     try:
         yield cost
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def evaluate(
     net: Any, images: Mapping[str, Tensor], methods: Mapping[str, Explainer], metrics: Mapping[str, Metric], *,
-    targets: Mapping[str, int] | None = None, progress: bool = True,
+    targets: Mapping[str, int] | None = None, truths: Mapping[str, Tensor] | None = None,
+    truth_metrics: Mapping[str, TruthMetric] | None = None, progress: bool = True,
 ) -> pd.DataFrame:  # fmt: skip
     """Explain every image with every method and measure every map.
 
-    images: name -> `[3, H, W]`; targets: name -> class index, by default the network's first choice on the whole image.
+    images: name -> `[3, H, W]`; targets: name -> class index, by default the network's first choice on the whole image;
+    metrics: name -> function of network, image, target and map; truth_metrics: name -> function of the map and of the mask
+    `[H, W]` in `truths`, for the images that have one.
     Returns: columns image, target, method, metric, value, seconds, forwards, backwards. The last three are what the map took,
     the same in all its rows: `counted` images and backward passes, the one image with which an explainer checks the
     network included. Errors: those of methods and metrics, with image and method.
     """
-    if not images or not methods or not metrics:
-        raise ValueError(f"nothing to do: {len(images)} images, {len(methods)} methods, {len(metrics)} metrics")
-    if strangers := (targets or {}).keys() - images.keys():
-        raise ValueError(f"targets are given for images that are not there: {', '.join(sorted(strangers))}")
+    targets, truths, truth_metrics = targets or {}, truths or {}, truth_metrics or {}
+    n = len(metrics) + len(truth_metrics) * bool(truths)
+    if not images or not methods or not n:
+        raise ValueError(f"nothing to do: {len(images)} images, {len(methods)} methods, {n} metrics")
+    if twice := metrics.keys() & truth_metrics.keys():
+        raise ValueError(f"two metrics have the same name: {', '.join(sorted(twice))}")
+    if strangers := (targets.keys() | truths.keys()) - images.keys():
+        raise ValueError(f"targets or truths are given for images that are not there: {', '.join(sorted(strangers))}")
     chosen: dict[str, int] = {}
     for name, image in images.items():  # all of it is checked before the long work starts
         with frozen(net):
-            chosen[name] = checked_target(checked_logits(net, checked_image(net, image)), (targets or {}).get(name))
+            chosen[name] = checked_target(checked_logits(net, checked_image(net, image)), targets.get(name))
+        if name in truths and truths[name].shape != image.shape[-2:]:
+            raise ValueError(f"the truth of image {name!r} is {list(truths[name].shape)}; expected {list(image.shape[-2:])}")
     rows = []
     pairs: Iterable[tuple[str, str]] = [(i, m) for i in images for m in methods]
     for name, method in tqdm(pairs, desc="maps", unit="map", disable=not progress):
@@ -82,9 +94,12 @@ def evaluate(
             error.add_note(f"while explaining image {name!r} with {method!r}")
             raise
         seconds = time.perf_counter() - began
-        for metric, measure in metrics.items():
+        measures = {metric: partial(f, net, images[name], chosen[name], saliency) for metric, f in metrics.items()}
+        if name in truths:
+            measures |= {metric: partial(f, saliency, truths[name]) for metric, f in truth_metrics.items()}
+        for metric, measure in measures.items():
             try:
-                value = measure(net, images[name], chosen[name], saliency)
+                value = measure()
             except Exception as error:
                 error.add_note(f"while measuring {metric!r} of {method!r} on image {name!r}")
                 raise

@@ -1,13 +1,17 @@
 """evaluation: methods x metrics x images, in order, with what fails named."""
 
+import math
+
 import pandas as pd
 import pytest
 import torch
-from networks import changes, classifier, image, made, snapshot
+from networks import Failing, Tiny, changes, classifier, image, made, snapshot
+from torch import nn
 
 from helpers import metrics
 from helpers.cam import grad_cam
-from helpers.evaluation import evaluate, summary
+from helpers.evaluation import Cost, counted, evaluate, summary, summary_by_class
+from helpers.score_cam import score_cam
 
 IMAGES = {"first": image(0), "second": image(1)}
 
@@ -121,3 +125,145 @@ def test_the_summary_counts_what_is_undefined():
     assert out.iloc[0].tolist() == ["b", "m", 2, 1, 3, 2, 1]  # in the order in which the methods came
     assert out["method"].tolist() == ["b", "a"] and out["n"].tolist() == [2, 0] and out["nan_count"].tolist() == [1, 3]
     assert out["value"].isna().tolist() == [False, True]
+
+
+# ------------------------------------------------------------------------------------------------------------- truths
+
+NAN = float("nan")
+
+
+def test_maps_are_measured_against_the_truth_where_there_is_one():
+    mask = torch.zeros(16, 16)
+    mask[:4] = 1
+    share = {"inside": metrics.energy_inside, "area of the truth": lambda saliency, mask: float(mask.sum())}
+    table = evaluate(made(), IMAGES, METHODS, METRICS, truths={"second": mask}, truth_metrics=share, progress=False)
+    assert table.groupby("image").size().to_dict() == {"first": 4, "second": 8}
+    found = table[table["metric"].isin(share)]
+    assert set(found["image"]) == {"second"} and found["metric"].tolist() == ["inside", "area of the truth"] * 2
+    assert found["value"].tolist() == [0.25, 64, 0.25, 64]
+    alone = evaluate(made(), IMAGES, METHODS, {}, truths={"second": mask}, truth_metrics=share, progress=False)
+    assert alone["value"].tolist() == found["value"].tolist()
+
+
+@pytest.mark.parametrize(("settings", "says"), [
+    ({"truths": {"secnd": torch.ones(16, 16)}}, "targets or truths are given for images that are not there: secnd"),
+    ({"truths": {"second": torch.ones(16, 8)}}, r"truth of image 'second' is \[16, 8\]; expected \[16, 16\]"),
+    ({"truth_metrics": {"mean": metrics.energy_inside}}, "two metrics have the same name: mean"),
+])  # fmt: skip
+def test_wrong_truths_are_named_before_the_first_map(settings, says):
+    def never(net, x, target):
+        raise AssertionError("a map was made")
+
+    with pytest.raises(ValueError, match=says):
+        evaluate(made(), IMAGES, {"m": never}, METRICS, progress=False, **settings)
+
+
+def test_metrics_of_truths_without_truths_are_nothing_to_do():
+    with pytest.raises(ValueError, match="nothing to do: .*0 metrics"):
+        evaluate(made(), IMAGES, METHODS, {}, truth_metrics={"inside": metrics.energy_inside}, progress=False)
+
+
+# --------------------------------------------------------------------------------------------------------------- cost
+
+
+@pytest.mark.proves("counted", by="a network that is called a known number of times, in every mode")
+def test_images_calls_and_backward_passes_are_counted():
+    net, x = made(), image()
+    with counted(net) as cost:
+        assert cost == Cost(0, 0, 0)
+        y = net(torch.stack([x, x, x]))
+        assert cost == Cost(forwards=3, calls=1, backwards=0)
+        torch.autograd.grad(y[0, 0], net.head.weight, retain_graph=True)
+        y[1, 2].backward(retain_graph=True)
+        assert cost == Cost(forwards=3, calls=1, backwards=2)
+        with torch.inference_mode():
+            net(x[None])
+        with torch.no_grad():
+            torch.func.functional_call(net, dict(net.named_parameters()), (x[None],))
+        assert cost == Cost(forwards=5, calls=3, backwards=2)
+        net.stem(x[None]).sum().backward()  # a layer by itself is not the network
+        torch.func.grad(lambda p: torch.func.functional_call(net, p, (x[None],))[0, 0])(dict(net.named_parameters()))
+        assert cost == Cost(forwards=6, calls=4, backwards=3)
+    net(x[None])[0, 0].backward()
+    y[0, 1].backward()  # the pass forwards was counted, this one is too late
+    assert cost == Cost(forwards=6, calls=4, backwards=3)
+
+
+def test_counting_changes_nothing_and_leaves_nothing_behind():
+    net = classifier(made())
+    net.module.train()
+    before = snapshot(net)
+    expected = score_cam(net, image(), 1)
+    with counted(net) as outer, counted(net) as inner:
+        assert torch.equal(score_cam(net, image(), 1), expected)
+    assert changes(before, snapshot(net)) == []
+    assert outer == inner == Cost(forwards=8, calls=3, backwards=0)  # checked, features, six masked copies
+
+
+def test_counts_stay_and_the_hook_goes_when_a_forward_pass_fails():
+    net = made(Failing)
+    before = snapshot(net)
+    net.calls, net.fail_at = 0, 3
+    with pytest.raises(RuntimeError, match="forward pass 3 fails"), counted(net) as cost:
+        for _ in range(5):
+            net(image()[None])
+    assert cost == Cost(forwards=2, calls=2)
+    assert changes(before | {("", "attributes"): 0}, snapshot(net) | {("", "attributes"): 0}) == []
+
+
+def test_counting_needs_a_network():
+    with pytest.raises(TypeError, match="not str"), counted("net"):
+        pass
+
+
+def test_the_table_says_what_each_map_took():
+    net = classifier(made())
+    methods = {"none": constant(1), "Grad-CAM": grad_cam, "Score-CAM": score_cam}
+    table = evaluate(net, IMAGES, methods, {"drop": metrics.average_drop, "insertion": metrics.insertion}, progress=False)
+    cost = table.groupby("method", sort=False)[["forwards", "backwards"]].agg(["min", "max"])
+    assert cost["forwards"].values.tolist() == [[0, 0], [2, 2], [8, 8]]  # one of them checks the network
+    assert cost["backwards"].values.tolist() == [[0, 0], [1, 1], [0, 0]]
+
+
+class Twice(nn.Module):
+    """A network inside another one: only what is asked of the outer one counts."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = made(Tiny)
+
+    def forward(self, x):
+        return self.inner(x) + self.inner(-x)
+
+
+def test_only_the_network_itself_is_counted():
+    net = Twice()
+    with counted(net) as cost:
+        net(image()[None]).sum().backward()
+    assert cost == Cost(forwards=1, calls=1, backwards=1)
+
+
+# ---------------------------------------------------------------------------------------------------------- by class
+
+
+def hits(*rows):
+    return pd.DataFrame(rows, columns=["target", "method", "metric", "value"])
+
+
+@pytest.mark.proves("summary_by_class", by="classes of different size, by hand")
+def test_every_class_counts_alike():
+    table = hits(
+        *[(0, "a", "hit", v) for v in (1, 1, 1, 0)],  # 0.75
+        (1, "a", "hit", 0.0),  # 0
+        (2, "a", "hit", NAN), (2, "a", "hit", 1.0),  # 1
+        (3, "a", "hit", NAN),  # left out
+        (0, "b", "hit", 1.0), (1, "b", "hit", NAN), (0, "b", "share", 0.25),
+    )  # fmt: skip
+    out = summary_by_class(table)
+    assert list(out.columns) == ["method", "metric", "value", "classes", "n", "nan_count"]
+    assert out.values.tolist() == [["a", "hit", 1.75 / 3, 3, 6, 2], ["b", "hit", 1, 1, 1, 1], ["b", "share", 0.25, 1, 1, 0]]
+
+
+def test_without_any_value_the_mean_over_classes_is_undefined():
+    out = summary_by_class(hits((0, "a", "hit", NAN), (1, "a", "hit", NAN)))
+    assert math.isnan(out["value"][0]) and out["classes"][0] == 0 and out["nan_count"][0] == 2
