@@ -273,11 +273,11 @@ def deletion(
 # ------------------------------------------------------------------------------------------ the map against the truth
 
 
-def truth(mask: Tensor, saliency: Tensor) -> tuple[Tensor, bool]:
-    """The object's pixels `[H, W]`, bool, and whether a metric of ranks is defined: some pixel in them, some order in the map."""
-    saliency = checked_map(saliency, mask.shape)
-    inside = mask.to(saliency.device) > 0.5  # [H, W]
-    return inside, bool(inside.any()) and bool(saliency.amin() < saliency.amax())
+def against(saliency: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """The checked map, the object's pixels, bool, both `[H, W]`, and whether there are such pixels and an order in the map."""
+    S = checked_map(saliency, mask.shape)
+    inside = mask.to(S.device) > 0.5  # [H, W]
+    return S, inside, bool(inside.any()) and bool(S.amin() < S.amax())
 
 
 def energy_inside(saliency: Tensor, mask: Tensor) -> float:
@@ -297,8 +297,8 @@ def top_iou(saliency: Tensor, mask: Tensor, *, fraction: float = 0.2) -> float:
     Both `[H, W]`, the mask of 0 and 1. NaN for a constant map, which has no highest pixels, and for an empty mask.
     Paper: sattarzadeh2021sise, "mIoU" (the mean over images is the caller's).
     """
-    inside, defined = truth(mask, saliency)
-    top = keep_top(checked_map(saliency, mask.shape), fraction) > 0  # [H, W]
+    S, inside, defined = against(saliency, mask)
+    top = keep_top(S, fraction) > 0  # [H, W]
     return float((top & inside).sum() / (top | inside).sum()) if defined else NAN
 
 
@@ -308,8 +308,8 @@ def top_inside(saliency: Tensor, mask: Tensor) -> float:
     Both `[H, W]`, the mask of 0 and 1, the paper's a bounding box. NaN for a constant map and for an empty mask.
     Paper: schulz2020iba; sattarzadeh2021sise, "Bbox".
     """
-    inside, defined = truth(mask, saliency)
-    top = ranked(checked_map(saliency, mask.shape)) < inside.sum()  # [H, W]
+    S, inside, defined = against(saliency, mask)
+    top = ranked(S) < inside.sum()  # [H, W]
     return float((top & inside).sum() / inside.sum()) if defined else NAN
 
 
@@ -320,10 +320,10 @@ def pointing_game(saliency: Tensor, mask: Tensor, *, tolerance: float = 15) -> f
     NaN for a constant map, which points nowhere, and for an empty mask. The accuracy is the mean over the images of a class,
     then over classes: `evaluation.summary_by_class`. Paper: zhang2018excitation.
     """
-    inside, defined = truth(mask, saliency)
+    S, inside, defined = against(saliency, mask)
     if not defined:
         return NAN
-    peak = torch.stack(torch.unravel_index(saliency.argmax(), saliency.shape))  # [2]
+    peak = torch.stack(torch.unravel_index(S.argmax(), S.shape))  # [2]
     distance = (inside.nonzero() - peak).double().norm(dim=1)  # [|G|]
     return float(distance.min() <= tolerance)
 
