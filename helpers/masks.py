@@ -68,7 +68,7 @@ def masked_logits(
     with frozen(net), torch.inference_mode():
         for start in tqdm(starts, desc="masked copies", unit="batch", disable=not progress, leave=False):
             m = masks[start : start + batch_size][:, None].to(image)  # [n, 1, H, W]
-            logits = net(image * m + background * (1 - m))  # [n, K]
+            logits = net(torch.lerp(background, image, m))  # image * m + background * (1 - m), nothing in between kept: [n, K]
             if not logits.isfinite().all():
                 bad = start + int((~logits.isfinite()).any(1).nonzero()[0])
                 raise ValueError(f"masked copy {bad} of {len(masks)} gave logits with NaN or infinity")
@@ -76,7 +76,7 @@ def masked_logits(
     return torch.cat(parts) if parts else image.new_zeros(0, 0)
 
 
-def weighted_sum(weights: Tensor, masks: Tensor | Masks, *, batch_size: int = 64) -> Tensor:
+def weighted_sum(weights: Tensor, masks: Tensor | Masks, *, batch_size: int = 8) -> Tensor:
     """`sum_k weights[k] * masks[k]` without ever holding all masks: `[N], [N, H, W] -> [H, W]`."""
     total = None
     for start in range(0, len(masks), batch_size):

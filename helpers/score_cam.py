@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from helpers.core import Score, cam_layer, explainer, features_of, probability, resize, to_unit
 from helpers.masks import FeatureMasks, Gate, masked_logits, weighted_sum
+
+
+def sigmoid_of_relu(x: Tensor) -> Tensor:
+    """A half where a feature is absent or negative, then a sigmoid: the variant in the authors' code of mitra2024scorecampp."""
+    return x.relu().sigmoid()
+
+
+# The gates of mitra2024scorecampp, Table 5, in its order; then that of the authors' code, and Score-CAM's own.
+GATES: Mapping[str, Gate] = {
+    "Tanh": torch.tanh, "ReLU": torch.relu, "Sigmoid": torch.sigmoid, "Mish": F.mish, "Swish": F.silu,
+    "Sigmoid of ReLU": sigmoid_of_relu, "min-max": to_unit,
+}  # fmt: skip
 
 
 @explainer
