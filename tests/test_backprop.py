@@ -1,0 +1,551 @@
+"""backprop: chains of dense matrices in double precision, conservation laws, captum and pytorch-grad-cam."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from captum.attr import GuidedBackprop, GuidedGradCam
+from networks import Deep, classifier, image, made
+from pytorch_grad_cam import GuidedBackpropReLUModel
+from torch import nn
+
+from helpers import cam, core, models
+from helpers.backprop import (
+    backward_rules,
+    contrastive_excitation_backprop,
+    excitation_backprop,
+    guided_backprop,
+    guided_grad_cam,
+    guided_gradient,
+    integrated_gradients,
+    middle_layer,
+    per_class,
+    winning_probability,
+)
+
+close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-12)
+
+
+class Plain(nn.Module):
+    """Like a small VGG: convolutions, a max pool, an average pool, two linear layers. `act` is how its ReLUs are written."""
+
+    acts = {
+        "module": nn.ReLU(),
+        "in place": nn.ReLU(inplace=True),
+        "F.relu": F.relu,
+        "F.relu in place": partial(F.relu, inplace=True),
+        "torch.relu": torch.relu,
+        "method": lambda x: x.relu(),
+        "method in place": lambda x: x.relu_(),
+        "in place, result not used": lambda x: (x.relu_(), x)[1],
+        "clamp": lambda x: x.clamp(min=0),
+    }
+
+    def __init__(self, act="module"):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(5, 6, 3, stride=2)
+        self.pool, self.mean = nn.MaxPool2d(2), nn.AvgPool2d(2, stride=1)
+        self.hidden, self.last = nn.Linear(24, 7), nn.Linear(7, 4)
+        self.act = self.acts[act]
+
+    def forward(self, x):
+        x = self.pool(self.act(self.one(x)))  # [N, 5, 8, 8]
+        x = self.mean(self.act(self.two(x)))  # [N, 6, 2, 2]
+        return self.last(self.act(self.hidden(x.flatten(1))))
+
+
+class Residual(nn.Module):
+    """Like a ResNet: batch norms whose scales have both signs, `+=`, a projected shortcut, global average pooling."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 5, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(5)
+        self.a, self.norm_a = nn.Conv2d(5, 5, 3, padding=1), nn.BatchNorm2d(5)
+        self.b, self.norm_b = nn.Conv2d(5, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6)
+        self.down, self.norm_d = nn.Conv2d(5, 6, 1, stride=2), nn.BatchNorm2d(6)
+        self.relu, self.block, self.last = nn.ReLU(inplace=True), nn.Identity(), nn.Linear(6, 4)
+
+    def forward(self, x):
+        x = self.relu(self.norm(self.stem(x)))
+        y = self.norm_a(self.a(x))
+        y += x
+        x = self.block(self.relu(y))
+        y = self.norm_b(self.b(x)) + self.norm_d(self.down(x))
+        return self.last(F.relu(y).mean((2, 3)))
+
+
+def residual(seed=0):
+    net = made(Residual, seed)
+    g = torch.Generator().manual_seed(seed)
+    for m in net.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            nn.init.normal_(m.weight, generator=g)
+            nn.init.normal_(m.bias, generator=g)
+    assert all((m.weight < 0).any() and (m.weight > 0).any() for m in net.modules() if isinstance(m, nn.BatchNorm2d))
+    return net
+
+
+# -------------------------------------------------------------------------------------------------- guided backprop
+
+
+def by_hand(net, x, target):
+    """Guided backprop of `Plain`: each step back written out, with transposed convolutions."""
+    one = net.one(x[None])
+    pooled, where = F.max_pool2d(one.relu(), 2, return_indices=True)
+    two = net.two(pooled)
+    averaged = F.avg_pool2d(two.relu(), 2, 1)
+    hidden = net.hidden(averaged.flatten(1))
+    g = net.last.weight[target][None].clamp(min=0) * (hidden > 0)
+    g = (g @ net.hidden.weight).reshape(averaged.shape)
+    g = F.conv_transpose2d(g, torch.full((6, 1, 2, 2), 0.25, dtype=g.dtype), groups=6)
+    g = g.clamp(min=0) * (two > 0)
+    g = F.conv_transpose2d(g, net.two.weight, stride=2, output_padding=1)
+    g = F.max_unpool2d(g, where, 2)
+    g = g.clamp(min=0) * (one > 0)
+    return F.conv_transpose2d(g, net.one.weight, padding=1)[0].detach()
+
+
+@pytest.mark.proves("guided_backprop", by="each step back written out with transposed convolutions")
+@pytest.mark.parametrize("act", Plain.acts)
+def test_guided_backprop_is_its_chain_by_hand_however_the_relu_is_written(act):
+    net, x = made(Plain, act=act), image()
+    expected = by_hand(made(Plain), x, 1)
+    assert (expected != 0).any() and not torch.allclose(expected, plain_gradient(made(Plain), x, 1))
+    close(guided_gradient(net, x, 1), expected)
+    close(guided_backprop(net, x, 1), expected.abs().max(0).values)
+
+
+def plain_gradient(net, x, target):
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(net(x[None])[0, target], x)[0]
+
+
+class Ceiling(nn.Module):
+    """ReLUs with a ceiling, as a module and as a function, and a clamp that is none."""
+
+    def __init__(self, six):
+        super().__init__()
+        self.one, self.two, self.last, self.six = nn.Conv2d(3, 5, 3), nn.Conv2d(5, 5, 3), nn.Linear(5, 4), six
+
+    def forward(self, x):
+        y = self.six(30 * self.one(x))
+        return self.last(self.six(self.two(y).clamp(-8, 8)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "six", [nn.ReLU6(), nn.ReLU6(inplace=True), F.relu6, nn.Hardtanh(0, 6), partial(F.hardtanh, min_val=0.0, max_val=6.0)]
+)
+def test_a_relu_with_a_ceiling_is_a_relu(six):  # fmt: skip
+    net, x = made(Ceiling, six=six), image()
+    one = 30 * net.one(x[None])
+    two = net.two(one.clamp(0, 6))
+    assert (one > 6).any() and (two.abs() > 8).any()
+    n = two.shape[-1] * two.shape[-2]
+    g = (net.last.weight[1] / n)[None, :, None, None].expand_as(two).clamp(min=0) * ((two > 0) & (two < 6))
+    g = F.conv_transpose2d(g, net.two.weight)
+    g = g.clamp(min=0) * ((one > 0) & (one < 6))
+    close(guided_gradient(net, x, 1), 30 * F.conv_transpose2d(g, net.one.weight)[0].detach())
+
+
+@pytest.mark.proves("guided_backprop", "guided_grad_cam", by="captum and pytorch-grad-cam on the same network")
+def test_captum_and_pytorch_grad_cam_agree():
+    net, x = (
+        nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Conv2d(5, 6, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(216, 4)),
+        image(),
+    )
+    net = net.double()
+    guided = guided_gradient(net, x, 2)
+    close(guided, GuidedBackprop(net).attribute(x[None], target=2)[0].detach())
+    theirs = GuidedGradCam(net, net[3]).attribute(x[None], target=2, interpolate_mode="bilinear")[0].detach()
+    coarse = partial(cam.grad_cam, layer="3")
+    assert guided.any() and theirs.any()
+    close(guided_grad_cam(net, x, 2, coarse=coarse), theirs.abs().amax(0))
+    close(guided_grad_cam(net, x, 2, coarse=coarse(net, x, 2)), theirs.abs().amax(0))
+    others = GuidedBackpropReLUModel(net.float(), device="cpu")(x[None].float(), target_category=2)
+    torch.testing.assert_close(guided.float(), torch.from_numpy(others).permute(2, 0, 1), rtol=1e-4, atol=1e-5)
+
+
+def test_a_coarse_map_of_any_size_counts_where_it_is_positive():
+    net, x = made(Plain), image()
+    coarse = torch.tensor([[1.0, -1], [-2, -1]])
+    expected = guided_backprop(net, x, 1) * core.resize(coarse.double(), (16, 16)).clamp(min=0)
+    assert expected[:4, :4].any() and not expected[8:, 8:].any()
+    close(guided_grad_cam(net, x, 1, coarse=coarse), expected)
+
+
+@pytest.mark.parametrize("act", [nn.GELU(), nn.SiLU(), nn.Tanh(), nn.LeakyReLU()], ids=repr)
+def test_a_network_without_relu_cannot_be_guided(act):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), act, nn.Flatten(), nn.Linear(4 * 196, 4)).double()
+    with pytest.raises(ValueError, match="this network has none"):
+        guided_backprop(net, image())
+
+
+def test_guided_backprop_at_real_size_is_captums():
+    net = models.load("squeezenet1_1", weights=None)
+    x = image(size=(64, 64), dtype=torch.float32)
+    torch.testing.assert_close(
+        guided_gradient(net, x, 7), GuidedBackprop(torchvision_copy(net)).attribute(x[None], target=7)[0].detach()
+    )
+
+
+def torchvision_copy(net):
+    copy = torchvision.models.squeezenet1_1(weights=None).eval()
+    copy.load_state_dict(net.module.state_dict())
+    for m in copy.modules():
+        if isinstance(m, nn.ReLU):
+            m.inplace = False
+    return copy
+
+
+# --------------------------------------------------------------------------------------------------- multi-label maps
+
+
+def test_a_map_for_each_class_that_is_seen():
+    net, x = made(Plain), image()
+    p = net(x[None])[0].sigmoid()
+    threshold = float(p.sort().values[1] + p.sort().values[2]) / 2
+    maps = per_class(net, x, cam_of, threshold=threshold)
+    first, second = p.argsort(descending=True)[:2].tolist()
+    assert list(maps) == [first, second] and torch.equal(maps[second], cam_of(net, x, second))
+    assert per_class(net, x, cam_of, threshold=1.0) == {}
+    assert len(per_class(net, x, cam_of, threshold=0.0)) == 4
+
+
+cam_of = partial(cam.grad_cam, layer="two")
+
+
+def test_classes_of_a_classifier_have_names_and_must_not_exclude_each_other():
+    wrapped = models.from_module(made(Plain), classes=("a", "b", "c", "d"), cam_layer="two", side=16, verbose=False)
+    with pytest.raises(ValueError, match="Plain is not multi-label"):
+        per_class(wrapped, image(), cam_of)
+    many = models.replace(wrapped, multi_label=True)
+    assert set(per_class(many, image(), cam_of, threshold=0.0)) == {"a", "b", "c", "d"}
+
+
+def test_two_objects_have_two_maps():
+    from helpers import drawn
+
+    net = models.load("slim_vgg16_scenes_multi")
+    hits = total = 0
+    for photo in drawn.scenes(8, seed=3, multi=True):
+        x = net.preprocess(photo.picture)
+        for name, saliency in per_class(net, x, partial(cam.grad_cam, layer="features.22")).items():
+            if name in photo.class_names:
+                mask = photo.mask(name, tuple(x.shape[-2:])).bool()
+                hits, total = hits + bool(mask[divmod(int(saliency.argmax()), x.shape[-1])]), total + 1
+    assert total >= 8 and hits / total > 0.6
+
+
+# ------------------------------------------------------------------------------------------------ excitation backprop
+
+
+def matrix(linear, like):
+    """Dense matrix `[out, in]` of a linear or affine map, one basis vector at a time."""
+    zero = torch.zeros_like(like)
+    with torch.no_grad():
+        columns = [
+            (linear((zero.flatten() + e).reshape(like.shape)) - linear(zero)).flatten()
+            for e in torch.eye(like.numel(), dtype=like.dtype)
+        ]
+    return torch.stack(columns, 1)
+
+
+def down(W, x, p):
+    """p'_j = x_j sum_i W+_ij p_i / sum_k W+_ik x_k, an output at a time, over x that is not negative."""
+    assert (x >= 0).all()
+    x, given = x.flatten(), torch.zeros(x.numel(), dtype=x.dtype)
+    for i in range(len(W)):
+        pushes = W[i].clamp(min=0) * x
+        if pushes.sum() > 0:
+            given += p.flatten()[i] * pushes / pushes.sum()
+    return given
+
+
+def dense_plain(net, x, target, dual=False):
+    """Excitation backprop of `Plain`, or of its dual class, at the output of each step: name -> p."""
+    with torch.no_grad():
+        one = net.one(x[None]).relu()
+        pooled, where = F.max_pool2d(one, 2, return_indices=True)
+        two = net.two(pooled).relu()
+        averaged = F.avg_pool2d(two, 2, 1)
+        hidden = net.hidden(averaged.flatten(1)).relu()
+    W = -net.last.weight.detach() if dual else net.last.weight.detach()
+    p = {"hidden": down(W[target][None], hidden, torch.ones(1))}
+    p["mean"] = down(matrix(lambda a: net.hidden(a.flatten(1)), averaged), averaged, p["hidden"])
+    p["two"] = down(matrix(lambda a: F.avg_pool2d(a, 2, 1), two), two, p["mean"])
+    p["pool"] = down(matrix(net.two, pooled), pooled, p["two"])
+    p["one"] = F.max_unpool2d(p["pool"].reshape(pooled.shape), where, 2).flatten()
+    return {name: v.reshape(shape) for name, v, shape in zip(p, p.values(), ((7,), (6, 2, 2), (6, 3, 3), (5, 8, 8), (5, 16, 16)))}
+
+
+@pytest.mark.proves(
+    "excitation_backprop", "contrastive_excitation_backprop", by="dense matrices in double precision, an output at a time"
+)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_excitation_backprop_is_its_dense_matrices(seed):  # fmt: skip
+    net, x = made(Plain, seed), image(seed)
+    won, lost = dense_plain(net, x, 2), dense_plain(net, x, 2, dual=True)
+    for layer in ("mean", "pool"):
+        close(winning_probability(net, x, 2, layer), won[layer])
+        close(winning_probability(net, x, 2, layer, contrast=True), won[layer] - lost[layer])
+        close(excitation_backprop(net, x, 2, layer=layer), core.resize(won[layer].sum(0), (16, 16)))
+        close(
+            contrastive_excitation_backprop(net, x, 2, layer=layer),
+            core.resize((won[layer] - lost[layer]).sum(0).clamp(min=0), (16, 16)),
+        )
+
+
+@pytest.mark.parametrize("act", ["in place", "F.relu in place", "method in place", "in place, result not used"])
+def test_excitation_backprop_does_not_care_how_the_relu_is_written(act):
+    for layer in ("mean", "pool", "one", "two"):
+        for contrast in (False, True):
+            expected = winning_probability(made(Plain), image(), 1, layer, contrast=contrast)
+            close(winning_probability(made(Plain, act=act), image(), 1, layer, contrast=contrast), expected)
+
+
+def test_subtracting_higher_up_gives_the_same_contrast():
+    net, x = made(Plain), image()
+    won, lost = dense_plain(net, x, 1), dense_plain(net, x, 1, dual=True)
+    with torch.no_grad():
+        pooled = F.max_pool2d(net.one(x[None]).relu(), 2)
+        averaged = F.avg_pool2d(net.two(pooled).relu(), 2, 1)
+    at_hidden = down(matrix(lambda a: net.hidden(a.flatten(1)), averaged), averaged, won["hidden"] - lost["hidden"])
+    close(at_hidden.reshape(6, 2, 2), won["mean"] - lost["mean"])
+    close(winning_probability(net, x, 1, "mean", contrast=True), at_hidden.reshape(6, 2, 2))
+
+
+def share(parts, p):
+    """An addition: each output's p in proportion to what is positive of each input."""
+    positive = [a.clamp(min=0) for a in parts]
+    total = sum(positive)
+    return [torch.where(total > 0, p * a / total, 0) for a in positive]
+
+
+def test_a_residual_network_is_its_dense_matrices():
+    net, x = residual(), image()
+    with torch.no_grad():
+        first = net.norm(net.stem(x[None])).relu()
+        a = net.norm_a(net.a(first))
+        block = (a + first).relu()
+        b, d = net.norm_b(net.b(block)), net.norm_d(net.down(block))
+        end = (b + d).relu()
+        W = net.last.weight
+    for sign in (1, -1):
+        p = down(sign * W[1][None], end.mean((2, 3)), torch.ones(1))
+        p = down(matrix(lambda t: t.mean((2, 3)), end), end, p).reshape(end.shape)
+        to_b, to_d = share((b, d), p)
+        p = down(matrix(lambda t: net.norm_b(net.b(t)), block), block, to_b) + down(
+            matrix(lambda t: net.norm_d(net.down(t)), block), block, to_d
+        )
+        at_block = p.reshape(block.shape)
+        to_a, to_first = share((a, first), at_block)
+        at_first = down(matrix(lambda t: net.norm_a(net.a(t)), first), first, to_a).reshape(first.shape) + to_first
+        if sign == 1:
+            won = at_block[0], at_first[0]
+            close(winning_probability(net, x, 1, "block"), won[0])
+            close(winning_probability(net, x, 1, "norm"), won[1])
+    close(winning_probability(net, x, 1, "block", contrast=True), won[0] - at_block[0])
+    close(winning_probability(net, x, 1, "norm", contrast=True), won[1] - at_first[0])
+
+
+def test_negative_inputs_excite_through_negative_weights():
+    net, x = made(Deep), image()  # tanh: features of both signs
+    with torch.no_grad():
+        A = net.features(x[None])
+        u = torch.tanh(net.rest[0](A))
+        v = torch.tanh(net.rest[3](u.flatten(1)))
+    assert (A < 0).any() and (u < 0).any() and (v < 0).any()
+
+    def signed(W, x, p, side):
+        given = torch.zeros(x.numel(), dtype=x.dtype)
+        for i in range(len(W)):
+            pushes = (side.flatten()[i] * W[i] * x.flatten()).clamp(min=0)  # what has the sign of the output
+            given += p.flatten()[i] * pushes / pushes.sum()
+        return given
+
+    p = signed(net.rest[5].weight[3][None].detach(), v, torch.ones(1), torch.ones(1))
+    p = signed(net.rest[3].weight.detach(), u, p, v.sign())
+    p = signed(matrix(net.rest[0], A), A, p, u.sign())
+    close(winning_probability(net, x, 3, "features"), p.reshape(A.shape[1:]))
+
+
+class Convolved(nn.Module):
+    """Like SqueezeNet: the classifier is a convolution, then ReLU in place and the mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.last = nn.Conv2d(3, 5, 3), nn.Conv2d(5, 6, 3, 2), nn.Conv2d(6, 4, 1)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        return torch.flatten(F.adaptive_avg_pool2d(self.relu(self.last(self.relu(self.two(self.relu(self.one(x)))))), 1), 1)
+
+
+def test_the_dual_of_a_convolution_before_a_mean_picks_its_own_positions():
+    net, x = made(Convolved), image()
+    with torch.no_grad():
+        two = net.two(net.one(x[None]).relu()).relu()[0]
+        y = net.last(two[None])[0].relu()
+    target = int(net(x[None]).argmax())
+    w = net.last.weight[target, :, 0, 0].detach()
+    pushes = w.clamp(min=0)[:, None, None] * two  # [6, h, w]
+    won = pushes / pushes.sum(0) * y[target] / y[target].sum()
+    lost = (-w).clamp(min=0)[:, None, None] * two
+    close(winning_probability(net, x, target, "two"), won.nan_to_num())
+    close(winning_probability(net, x, target, "two", contrast=True), won.nan_to_num() - lost / lost.sum())
+    assert winning_probability(net, x, target, "two", contrast=True).sum(0).abs().max() > 0.01
+
+
+CONSERVED = {
+    "Plain": (lambda: made(Plain), ("one", "pool", "two", "mean")),
+    "Residual": (residual, ("stem", "norm", "relu", "block")),
+    "Convolved": (lambda: made(Convolved), ("one", "two")),
+    "Deep": (lambda: made(Deep), ("features.0", "features.1", "features")),
+    "resnet18": (lambda: torchvision.models.resnet18().double().eval(), ("relu", "maxpool", "layer1", "layer2", "layer3.0", "layer4")),
+    "resnet50": (lambda: torchvision.models.resnet50().double().eval(), ("layer3", "layer4")),
+    "squeezenet": (lambda: torchvision.models.squeezenet1_1().double().eval(), ("features.2", "features.5", "features.12")),
+    "slim_vgg16": (lambda: models.load("slim_vgg16_scenes").module.double(), tuple(f"features.{i}" for i in (1, 4, 9, 16, 22, 30))),
+}  # fmt: skip
+
+
+@pytest.mark.proves(
+    "excitation_backprop", "contrastive_excitation_backprop", by="probabilities add up to 1 at every layer, contrasts to 0"
+)
+@pytest.mark.parametrize("name", CONSERVED)
+def test_probability_is_neither_lost_nor_made(name):  # fmt: skip
+    make, layers = CONSERVED[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = make()
+    x = image(size=(64, 64) if name[0].islower() else (16, 16))
+    target = int(net(x[None]).argmax())
+    for layer in layers:
+        p, contrast = (winning_probability(net, x, target, layer, contrast=c) for c in (False, True))
+        assert (p >= 0).all() and float(p.sum()) == pytest.approx(1, abs=1e-9)
+        assert float(contrast.sum()) == pytest.approx(0, abs=1e-9) and contrast.abs().sum() > 1e-3
+        saliency = contrastive_excitation_backprop(net, x, target, layer=layer)
+        assert (saliency >= 0).all() and saliency.any()
+
+
+def test_right_below_the_classifier_the_contrast_is_taken_already():
+    net, x = residual(), image()
+    A = core.features_of(net, x, "block")
+    assert (A >= 0).all()
+    contrast = winning_probability(net, x, 0, "block", contrast=True)
+    assert (contrast < 0).any() and not torch.allclose(contrast, winning_probability(net, x, 0, "block"))
+
+
+def test_what_a_unit_has_from_its_bias_is_lost():
+    net, x = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(512, 2, bias=False)).double(), image()
+    nn.init.constant_(net[0].weight, 0)
+    nn.init.constant_(net[0].bias, 1)
+    nn.init.constant_(net[3].weight, 1)
+    with torch.no_grad():
+        net[3].weight[:, :256] = -1
+    assert float(winning_probability(net, x, 0, "1").sum()) == pytest.approx(1)
+    bias_only = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(), net[0].__class__(2, 2, 1), nn.ReLU(), nn.Flatten(), net[3]).double()
+    nn.init.constant_(bias_only[2].weight, -1)
+    nn.init.constant_(bias_only[2].bias, 100)
+    assert not excitation_backprop(bias_only, x, 0, layer="1").any()
+
+
+class Gated(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.one, self.last, self.kind = nn.Conv2d(3, 4, 3), nn.Linear(4, 4), kind
+        self.gate = {"mul": Gate(), "layer_norm": nn.LayerNorm(14), "batch_norm": nn.BatchNorm2d(4), "sigmoid": nn.Sigmoid()}[
+            kind
+        ]
+
+    def forward(self, x):
+        return self.last(self.gate(self.one(x).relu()).mean((2, 3)))
+
+
+class Gate(nn.Module):
+    def forward(self, x):
+        return x * x.detach().mean()
+
+
+@pytest.mark.parametrize("kind", ["mul", "layer_norm", "batch_norm", "sigmoid"])
+@pytest.mark.parametrize("method", [excitation_backprop, contrastive_excitation_backprop])
+def test_an_operation_without_a_rule_is_named_with_its_layer(kind, method):
+    with pytest.raises(ValueError, match=f"no rule for the way back through the operation '{kind}', in layer 'gate'"):
+        method(made(Gated, kind=kind), image(), layer="one")
+
+
+def test_below_the_layer_any_operation_will_do():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sigmoid(), nn.ReLU(), nn.Flatten(), nn.Linear(784, 3)).double()
+    assert excitation_backprop(net, image(), layer="2").any()
+
+
+def test_attention_is_named():
+    net = torchvision.models.VisionTransformer(16, 4, 1, 2, 8, 16, num_classes=4).double()
+    with pytest.raises(ValueError, match="multi_head_attention_forward.*self_attention"):
+        excitation_backprop(models.from_module(net, side=16, verbose=False), image())
+
+
+def test_a_layer_behind_the_classifier_is_an_error():
+    with pytest.raises(ValueError, match="starts at a classifier, and there is none behind layer 'last'"):
+        excitation_backprop(made(Convolved), image(), layer="last")
+
+
+def test_the_default_layer_is_that_of_the_papers():
+    assert middle_layer(models.load("vgg16", weights=None), None) == "features.23"  # pool4
+    assert middle_layer(models.load("resnet50", weights=None), None) == "layer3"
+    assert middle_layer(classifier(made()), None) == "last" and middle_layer(classifier(made()), "relu") == "relu"
+
+
+def test_the_classes_of_a_scene_part_in_the_contrast():
+    from helpers import drawn
+
+    net, inside = models.load("slim_vgg16_scenes"), []
+    for photo in drawn.scenes(6, seed=5):
+        x, name = net.preprocess(photo.picture), photo.class_names[0]
+        saliency = contrastive_excitation_backprop(net, x, net.index(name))
+        mask = photo.mask(name, tuple(x.shape[-2:])).to(saliency)
+        inside.append(float((saliency * mask).sum() / saliency.sum() / mask.mean()))
+    assert np.median(inside) > 2  # at least twice what a map without any knowledge has
+
+
+def test_rules_end_with_their_context_also_after_an_error():
+    net, x = made(Plain), image()
+    expected = plain_gradient(net, x, 1)
+    with pytest.raises(ZeroDivisionError), backward_rules(net, {"relu": lambda operation, y, **settings: 1 / 0}):
+        net(x[None].requires_grad_())
+    assert torch.equal(plain_gradient(net, x, 1), expected)
+
+
+# ----------------------------------------------------------------------------------------------- integrated gradients
+
+
+@pytest.mark.proves("integrated_gradients", by="an own sum after Gauss and Legendre, and completeness")
+@pytest.mark.parametrize("baseline", [0.0, 0.5, image(7)], ids=["mean colour", "number", "picture"])
+@pytest.mark.parametrize("score", [core.logit, core.probability])
+def test_integrated_gradients_are_an_own_sum_and_complete(baseline, score):
+    net, x = made(Deep), image()
+    start = torch.as_tensor(baseline, dtype=x.dtype).expand(3, 16, 16)
+    points, weights = np.polynomial.legendre.leggauss(64)
+    total = torch.zeros_like(x)
+    for a, w in zip((points + 1) / 2, weights / 2, strict=True):
+        there = (start + a * (x - start)).clone().requires_grad_()
+        total += w * torch.autograd.grad(score(net(there[None]), 2).sum(), there)[0]
+    saliency = integrated_gradients(net, x, 2, baseline=baseline, steps=64, score=score)
+    close(saliency, ((x - start) * total).sum(0))
+    with torch.no_grad():
+        risen = score(net(x[None]), 2) - score(net(start[None]), 2)
+    assert float(saliency.sum()) == pytest.approx(float(risen), rel=1e-3, abs=1e-4) and saliency.min() < 0
+
+
+def test_on_a_linear_network_each_pixel_has_its_weight():
+    net, x = nn.Sequential(nn.Flatten(), nn.Linear(768, 4)).double(), image()
+    expected = (net[1].weight[3].reshape(3, 16, 16).detach() * x).sum(0)
+    close(integrated_gradients(net, x, 3, steps=3), expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 50, 200])
+def test_the_batch_size_does_not_matter(batch_size):
+    net, x = made(Deep), image()
+    close(integrated_gradients(net, x, 1, batch_size=batch_size), integrated_gradients(net, x, 1))
