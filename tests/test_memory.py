@@ -1,0 +1,192 @@
+"""How much memory the methods take: none holds a layer's worth of full-size masks, however many channels the layer has.
+
+Counted are the bytes of all tensors that are alive after an operation, less those that were there before; the largest
+count is the peak. That is exact, the same on every machine, and blind to what one operation allocates and frees inside
+itself, in a method and in a plain forward pass alike. (The resident memory of the process would show the allocator's habits,
+the profiler's counter the libraries' workspaces.) Gradient methods are not here: a backward pass keeps every layer's output,
+so one image with gradients takes more than one without; none of them makes masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from networks import classifier
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from helpers.core import features_of
+from helpers.masks import FeatureMasks, weighted_sum
+from helpers.score_cam import score_cam, score_cam_pp
+
+SIDE, BATCH = 224, 8
+MASK = SIDE * SIDE * 4  # bytes of one full-size mask in single precision
+
+
+class Peak(TorchDispatchMode):
+    """Counts the bytes of the storages that operations make, as long as something refers to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+        self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {StorageWeakRef(t.untyped_storage()).cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                reference = StorageWeakRef(storage)
+                if reference.cdata not in given:  # a view, or an operation in place, makes no storage
+                    self.alive[reference.cdata] = (reference, storage.nbytes())
+        self.alive = {key: value for key, value in self.alive.items() if not value[0].expired()}
+        self.bytes = max(self.bytes, sum(size for _, size in self.alive.values()))
+        return made
+
+
+def peak(work: Callable[[], Any]) -> int:
+    """Most bytes alive at once in tensors that the work made."""
+    with Peak() as counted:
+        work()
+    return counted.bytes
+
+
+def plain(net: Any, batch: int = BATCH) -> int:
+    """The peak of a forward pass of a batch of images, the batch itself included."""
+    with torch.inference_mode():
+        return peak(lambda: net(torch.randn(batch, 3, SIDE, SIDE)))
+
+
+def picture() -> Tensor:
+    return torch.randn(3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+
+
+# -------------------------------------------------------------------------------------------------- what is counted
+
+
+def test_the_peak_of_known_work_is_known():
+    def work():
+        a = torch.zeros(1000)  # 4,000 bytes
+        b = a + 1  # 8,000
+        a.add_(b)  # in place: still 8,000
+        b.view(10, 100).T.sum()  # a number: 8,004
+        del a
+        return torch.cat([b, b])  # without a: 12,000
+
+    assert peak(work) == 12_000
+    with torch.inference_mode():
+        assert peak(work) == 12_000
+
+
+def test_what_was_there_before_does_not_count_and_lists_do():
+    before = torch.zeros(1000)
+    assert peak(lambda: before.add_(1)) == 0
+    assert peak(lambda: [before + k for k in range(5)]) == 20_000
+
+
+# ------------------------------------------------------------------------- any method, on a network of many channels
+
+
+class Wide(nn.Module):
+    """Many channels on a small map, one cheap layer: a forward pass takes little, so every full-size map more would show."""
+
+    def __init__(self, channels: int = 256):
+        super().__init__()
+        self.last = nn.Sequential(nn.Conv2d(3, channels, 3, stride=16, padding=1), nn.ReLU())
+        self.head = nn.Linear(channels, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.last(x).mean((2, 3)))
+
+
+def wide(channels: int = 256) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return classifier(Wide(channels).eval(), side=SIDE)
+
+
+def within(method: Callable[..., Any], net: Any, *given: Any, spare: int = 3 * BATCH * MASK, batch: int = BATCH) -> None:
+    """Fail unless `method(net, image, 0, *given)` peaks below 1.2 plain forward passes and `spare` bytes: three masks a copy."""
+    most, allowed = peak(lambda: method(net, picture(), 0, *given)), 1.2 * plain(net, batch) + spare
+    assert most <= allowed, f"{most / 1e6:.1f} MB, more than {allowed / 1e6:.1f} MB: {most / MASK:.0f} masks' worth"
+
+
+METHODS: dict[str, Callable[..., Tensor]] = {
+    "score_cam": score_cam,
+    "score_cam, a picture behind": partial(score_cam, fill=torch.randn(3, SIDE, SIDE)),
+    "score_cam_pp": score_cam_pp,
+    "score_cam_pp, mask only": partial(score_cam_pp, gate_sum=False),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_holds_a_few_masks_at_once(name):
+    within(METHODS[name], wide())
+
+
+@pytest.mark.parametrize("method", [score_cam, score_cam_pp])
+def test_four_times_the_channels_take_no_more_masks(method):
+    small, large = (peak(lambda n=n: method(wide(n), picture(), 0)) for n in (64, 256))
+    assert large - small <= plain(wide(256)) - plain(wide(64)) + MASK  # the features themselves, and a mask to spare
+
+
+def test_a_layers_worth_of_masks_is_noticed():
+    def wasteful(net, image, target):
+        return FeatureMasks(features_of(net, image, "last"), (SIDE, SIDE), torch.tanh)[0:256].sum(0)
+
+    with pytest.raises(AssertionError, match=r"more than .* masks' worth"):
+        within(wasteful, wide())
+
+
+# ---------------------------------------------------------------------------------------------------------- ResNet-50
+
+
+class FewForwards(nn.Module):
+    """A network that really runs for a few batches, and then repeats itself: the masks of the others are made all the same."""
+
+    def __init__(self, module: nn.Module, real: int):
+        super().__init__()
+        self.module, self.real, self.copies = module, real, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.copies += len(x)
+        if self.real > 0:
+            self.real -= 1
+            self.logits = self.module(x)[:1]
+        return self.logits.expand(len(x), -1)
+
+
+@pytest.fixture(scope="module")
+def resnet50():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = torchvision.models.resnet50(weights=None).eval()
+    nn.init.constant_(net.layer4[-1].bn3.bias, 10.0)  # no feature map is 0 everywhere: none is skipped
+    return net
+
+
+@pytest.fixture(scope="module")
+def once(resnet50):
+    return plain(resnet50)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [score_cam, score_cam_pp])
+def test_2048_maps_of_resnet50_stay_within_a_fifth_more_than_a_plain_forward(method, resnet50, once):
+    net = FewForwards(resnet50, real=4)  # the first choice, the features, two batches of masked copies
+    most = peak(lambda: method(net, picture(), 0, layer="module.layer4", batch_size=BATCH))
+    assert (net.copies, net.real) == (2 + 2048, 0), "every feature map makes a mask"
+    assert most <= 1.2 * once, f"{most / once:.2f} plain forward passes"
+
+
+def test_adding_up_2048_maps_stays_within_a_plain_forward(once):
+    masks = FeatureMasks(torch.rand(2048, 7, 7), (SIDE, SIDE), torch.tanh)
+    assert peak(lambda: weighted_sum(torch.rand(2048), masks)) <= 1.2 * once
