@@ -71,7 +71,7 @@ def differences(
 
     steps, lr, optimizer: N steps of `optimizer(parameters, lr=lr, maximize=True)` on all weights, batch norm's statistics
     and dropout as when predicting; relative: each gradient is first made as long as all weights together, so that a step of
-    SGD moves them by the fraction lr even where the class is nearly certain and its gradient nearly 0;
+    SGD moves them by the fraction lr even where the class is nearly certain and its gradient nearly 0 (not where it is 0);
     objective: what is raised. With lr=0 all differences are 0.
     Paper: sannomiya2024layer, Sec. 3. Deviation: none known; the paper names neither objective, nor optimizer, lr or N.
     """
@@ -80,9 +80,9 @@ def differences(
     rule = optimizer(list(theta.values()), lr=lr, maximize=True)
     for _ in range(steps):
         g = gradient(net, theta, image, target, objective)
-        factor = length(theta) / length(g).clamp(min=torch.finfo(image.dtype).tiny) if relative else 1.0
+        shrink, stretch = (length(g), length(theta)) if relative else (1.0, 1.0)
         for name, p in theta.items():
-            p.grad = factor * g[name]
+            p.grad = g[name] / shrink * stretch if shrink else torch.zeros_like(p)
         rule.step()
     after = features_at(net, theta, image, layers)
     return {layer: after[layer] - before[layer] for layer in layers}

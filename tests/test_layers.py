@@ -281,10 +281,21 @@ def certain(by):
     return net
 
 
+@pytest.mark.parametrize("size", [1e-3, 1e-18, 1e-22, 1e-30])  # the square of the third rounds to 0 in single precision
+def test_a_relative_step_along_a_tiny_gradient_is_finite(size):
+    net, x = certain(0), image(dtype=torch.float32)
+    steps = partial(differences, net, x, 1, ["features"], steps=2, lr=1e-3, relative=True)
+    d = steps(objective=lambda logits, target: size * core.logit(logits, target))["features"]
+    assert d.isfinite().all()
+    if size > 1e-20:
+        torch.testing.assert_close(d, steps(objective=core.logit)["features"], rtol=1e-3, atol=1e-3 * float(d.abs().max()))
+
+
 def test_where_p_rounds_to_1_cross_entropy_changes_nothing_and_log_odds_still_do():
     x, layers, net = image(dtype=torch.float32), LAYERS[Deep], certain(200)
     assert net(x[None]).softmax(1)[0, 1] == 1
-    assert not differences(net, x, 1, ["features"])["features"].any()
+    for relative in (False, True):
+        assert not differences(net, x, 1, ["features"], relative=relative)["features"].any()
     for features in (linear_differences, partial(differences, objective=log_odds, relative=True)):
         sure, unsure = (layer_scores(n, x, 1, layers=layers, features=features).maps for n in (net, certain(0)))
         if features is linear_differences:
