@@ -287,7 +287,7 @@ def full_gradients(net: Any, image: Tensor, target: int) -> tuple[Tensor, list[T
         bias = bias_of(module, u) if u is not None and isinstance(output, Tensor) else None
         if bias is None:
             return output
-        biased.append((output.clone(), bias))
+        biased.append((output.clone(), bias.detach()))
         return biased[-1][0].clone()  # the next layer may work in place
 
     with frozen(net), torch.enable_grad(), ExitStack() as hooks:
@@ -299,7 +299,7 @@ def full_gradients(net: Any, image: Tensor, target: int) -> tuple[Tensor, list[T
         gradients = torch.autograd.grad(f, [x, *(output for output, _ in biased)], materialize_grads=True)
     of_pixels = x.detach() * gradients[0]  # [3, H, W]
     of_biases = [(bias * g)[0] for (_, bias), g in zip(biased, gradients[1:], strict=True)]  # [C, h, w] or [K]
-    total = of_pixels.sum() + sum(piece.sum() for piece in of_biases)  # Eq. (4)
+    f, total = f.detach(), of_pixels.sum() + sum(piece.sum() for piece in of_biases)  # Eq. (4)
     size = f.abs() + of_pixels.sum().abs() + sum(piece.sum().abs() for piece in of_biases)
     if not (total - f).abs() <= 1e-4 * size:
         raise ValueError(

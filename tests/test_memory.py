@@ -169,7 +169,7 @@ def resnet50():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = torchvision.models.resnet50(weights=None).eval()
-    nn.init.constant_(net.layer4[-1].bn3.bias, 10.0)  # no feature map is 0 everywhere: none is skipped
+    nn.init.constant_(net.layer4[-1].bn3.bias, 1e4)  # no feature map is 0 everywhere: none is skipped
     return net
 
 
