@@ -576,7 +576,7 @@ def small_vit():
 def test_full_grad_refuses_a_network_whose_parts_do_not_add_up(kind, side):
     net = made(kind, 1)
     if kind is small_vit:
-        nn.init.normal_(net.heads.head.weight)
+        nn.init.normal_(net.heads.head.weight, generator=torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match=r"FullGrad needs a logit that its parts add up to; here it is .* and they give "):
         cam.full_grad(net, image(size=(side, side)), 1)
 
@@ -623,7 +623,7 @@ ON_TOKENS = ["grad_cam", "grad_cam_pp", "xgrad_cam", "layer_cam", "smooth_grad_c
 @pytest.mark.parametrize("method", ON_TOKENS[:4])
 def test_on_a_transformer_each_formula_works_on_the_grid_of_its_tokens(method):
     net, x = made(small_vit, 1), image(1, (32, 32))
-    nn.init.normal_(net.heads.head.weight)
+    nn.init.normal_(net.heads.head.weight, generator=torch.Generator().manual_seed(0))
     kept = {}
     with net.encoder.layers[1].ln_1.register_forward_hook(lambda _m, _i, out: kept.update(tokens=out)):
         (g,) = torch.autograd.grad(net(x[None])[0, 3], kept["tokens"])  # [1, 17, 16]
@@ -638,6 +638,6 @@ def test_on_a_transformer_each_formula_works_on_the_grid_of_its_tokens(method):
 @pytest.mark.parametrize("method", ON_TOKENS[4:])
 def test_on_a_transformer_copies_work(method):
     net, x = made(small_vit, 1), image(1, (32, 32))
-    nn.init.normal_(net.heads.head.weight)
+    nn.init.normal_(net.heads.head.weight, generator=torch.Generator().manual_seed(0))
     saliency = getattr(cam, method)(models.from_module(net, side=32, verbose=False), x, 3, copies=3)
     assert saliency.shape == (32, 32) and core.to_unit(saliency).max() == 1

@@ -18,6 +18,7 @@ def test_network_and_target_do_not_matter(method):
     assert torch.equal(first, method(net(), image(), 3)) and torch.equal(first, method(classifier(made(seed=1)), image(), 0))
 
 
+@pytest.mark.proves("edge_map", by="scipy's Sobel filter on the grey picture")
 def test_the_edge_map_is_the_sobel_strength_of_the_grey_picture():
     x = image(2, (9, 12))
     grey = x.mean(0).numpy()
@@ -31,6 +32,7 @@ def test_a_flat_picture_has_no_edges_and_a_ramp_has_its_slope():
     assert torch.allclose(sanity.edge_map(net(), ramp, 0)[:, 1:-1], torch.ones(16, 14, dtype=torch.float64))
 
 
+@pytest.mark.proves("random_map", by="a lattice of uniform noise of the same seed, resized")
 def test_a_random_map_depends_on_its_seed_only():
     first, other = sanity.random_map(net(), image(), 0), sanity.random_map(net(), image(), 0, seed=1)
     assert torch.equal(first, sanity.random_map(net(), image(5), 0)) and not torch.allclose(first, other)
@@ -38,6 +40,7 @@ def test_a_random_map_depends_on_its_seed_only():
     assert torch.equal(sanity.random_map(net(), image(), 0, grid=3, seed=4), core.resize(lattice, (16, 16)))
 
 
+@pytest.mark.proves("centred_blob", by="the height of a Gaussian one standard deviation from its middle, and mirror symmetry")
 def test_the_blob_is_a_gaussian_about_the_middle():
     blob = sanity.centred_blob(net(), image(size=(17, 33)), 0, width=0.25)
     assert blob.argmax() == 8 * 33 + 16 and blob.max() == 1

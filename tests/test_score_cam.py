@@ -5,13 +5,14 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from networks import Deep, classifier, image, made
 from pytorch_grad_cam import ScoreCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
-from helpers import core
-from helpers.score_cam import score_cam, score_cam_pp
+from helpers import core, data, models
+from helpers.score_cam import GATES, score_cam, score_cam_pp
 
 softmax = partial(torch.softmax, dim=0)
 
@@ -53,6 +54,7 @@ CASES = {
 }
 
 
+@pytest.mark.proves("score_cam", by="a loop over one mask at a time in double precision")
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_score_cam_is_its_plain_loop(name, seed):
@@ -62,13 +64,48 @@ def test_score_cam_is_its_plain_loop(name, seed):
     torch.testing.assert_close(score_cam(net, x, 1, layer="features", **settings), expected, rtol=1e-10, atol=1e-12)
 
 
+GATES_BY_HAND = {
+    "Tanh": lambda x: (x.exp() - (-x).exp()) / (x.exp() + (-x).exp()),
+    "ReLU": lambda x: x * (x > 0),
+    "Sigmoid": lambda x: 1 / (1 + (-x).exp()),
+    "Mish": lambda x: x * (1 + x.exp()).log().tanh(),
+    "Swish": lambda x: x / (1 + (-x).exp()),
+    "Sigmoid of ReLU": lambda x: 1 / (1 + (-x * (x > 0)).exp()),
+    "min-max": lambda x: (x - x.min()) / (x.max() - x.min()),
+}
+
+
+@pytest.mark.proves("score_cam_pp", by="a loop over one mask at a time in double precision, for each gate of Table 5")
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("gate", [torch.tanh, torch.relu, torch.sigmoid, F.mish, F.silu, core.to_unit])
+@pytest.mark.parametrize("gate", GATES_BY_HAND)
 @pytest.mark.parametrize("gate_sum", [True, False])
 def test_score_cam_pp_is_its_plain_loop(name, gate, gate_sum):
     net, x, settings = made(Deep, 2), image(2), CASES[name] | {"gate_sum": gate_sum}
-    expected = slow(net, x, 1, "features", gate=gate, **settings)
-    torch.testing.assert_close(score_cam_pp(net, x, 1, layer="features", gate=gate, **settings), expected, rtol=1e-10, atol=1e-12)
+    expected = slow(net, x, 1, "features", gate=GATES_BY_HAND[gate], **settings)
+    given = score_cam_pp(net, x, 1, layer="features", gate=GATES[gate], **settings)
+    assert given.isfinite().all()
+    torch.testing.assert_close(given, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_the_gates_are_those_of_table_5_and_two_more():
+    printed = data.paper_table("mitra2024scorecampp", "5")["method"].unique().tolist()
+    assert list(GATES) == list(GATES_BY_HAND) == [*printed, "Sigmoid of ReLU", "min-max"]
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("gate_sum", [True, False])
+def test_every_gate_is_finite_on_features_of_any_size(gate, gate_sum):
+    net = made(Deep, 2)
+    net.features.append(Steep())
+    assert core.features_of(net, image(2), "features").abs().max() > 1e4
+    assert score_cam_pp(net, image(2), 1, layer="features", gate=GATES[gate], gate_sum=gate_sum).isfinite().all()
+
+
+class Steep(nn.Module):
+    """Features of either sign, from 1e-8 to 1e5, and a network after them that saturates."""
+
+    def forward(self, A):
+        return A * 10.0 ** torch.linspace(-8, 6, 7, dtype=A.dtype)[:, None, None]
 
 
 def test_the_gate_of_score_cam_pp_is_tanh_on_masks_and_sum():
@@ -200,6 +237,7 @@ class FullSize(nn.Module):
         return self.rest(self.features(x))
 
 
+@pytest.mark.proves("score_cam", by="pytorch-grad-cam, where its other way of resizing does not matter")
 def test_pytorch_grad_cam_agrees():
     net, x = made(FullSize, 6, torch.float32), image(6, dtype=torch.float32)
     layer = net.features
@@ -214,3 +252,29 @@ def test_pytorch_grad_cam_agrees():
 def test_a_class_map_differs_from_that_of_another_class():
     net = classifier(made())
     assert not torch.allclose(score_cam_pp(net, image(), 0), score_cam_pp(net, image(), 1))
+
+
+def small_vit():
+    return torchvision.models.VisionTransformer(
+        image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=4
+    )
+
+
+@pytest.mark.parametrize(("method", "gate"), [(score_cam, None), (score_cam_pp, torch.tanh)])
+def test_a_transformers_tokens_are_maps_of_its_patches(method, gate):
+    net, x, layer = made(small_vit, 1), image(1, (32, 32)), "encoder.layers.encoder_layer_1.ln_1"
+    with torch.no_grad():
+        nn.init.normal_(net.heads.head.weight, generator=torch.Generator().manual_seed(0))
+        kept = {}
+        with net.get_submodule(layer).register_forward_hook(lambda _m, _i, out: kept.update(tokens=out)):
+            net(x[None])
+        A = kept["tokens"][0, 1:].T.reshape(16, 4, 4)  # without the class token, patches in reading order
+        masks = F.interpolate(A[None], (32, 32), mode="bilinear", align_corners=False)[0]
+        low, high = masks.amin((1, 2), keepdim=True), masks.amax((1, 2), keepdim=True)
+        masks = (masks - low) / (high - low) if gate is None else gate(masks)
+        weights = torch.stack([net((x * m)[None]).softmax(1)[0, 2] for m in masks])
+        total = (weights[:, None, None] * (A if gate is None else masks)).sum(0)
+        expected = F.interpolate(total[None, None], (32, 32), mode="bilinear", align_corners=False)[0, 0].relu()
+    assert expected.any()
+    given = method(models.from_module(net, side=32, verbose=False), x, 2)
+    torch.testing.assert_close(given, expected, rtol=1e-10, atol=1e-12)
