@@ -133,12 +133,15 @@ def extremal_perturbation(
     areas: shares of the image, one search of `steps` forward and backward passes each; grid: cells along the shorter side
     that are searched over (32: one in 7 pixels of 224); sigma: how far a cell reaches, blur: of what is fully masked, both as
     shares of the shorter side. Nothing is random. Returns: map `[H, W]`, the sum of the masks, each in [0, 1].
-    Errors: ValueError for areas outside (0, 1) and for fewer than one step or grid cell.
+    Errors: ValueError for areas outside (0, 1), fewer than one step or grid cell, and no width.
     Paper: fong2019extremal, Sec. 3. Deviation: the area term is a mean over pixels, so that its weight means the same at every
-    size; the kernel is Gaussian, which lets the maximum be taken along columns and then along rows.
+    size; it sets in after the first step, for before it all of the mask is equal and its order would be that of rounding errors;
+    the kernel is a product, which lets the maximum be taken along columns and then along rows, many times faster.
     """
-    if not areas or not all(0 < a < 1 for a in areas) or steps < 1 or grid < 1:
-        raise ValueError(f"areas is {areas}, steps {steps}, grid {grid}; expected shares in (0, 1), at least 1, at least 1")
+    if not areas or not all(0 < a < 1 for a in areas):
+        raise ValueError(f"areas is {areas}; expected at least one, all between 0 and 1")
+    if min(steps, grid) < 1 or min(sigma, blur) <= 0:
+        raise ValueError(f"steps is {steps}, grid {grid}, sigma {sigma}, blur {blur}; expected at least 1, and widths above 0")
     levels = blur_levels(image, blur * min(image.shape[1:]))  # [L, 3, H, W]
     total = torch.zeros_like(image[0])
     for area in areas:
@@ -148,7 +151,8 @@ def extremal_perturbation(
             with torch.enable_grad():
                 m = max_convolution(cells, image.shape[1:], sigma)  # [H, W]
                 y = score(net(reveal(m, levels)[None]), target).sum()
-                loss = 300 * 1.0035**t * area_penalty(m, area) - y
+                weight = 300 * 1.0035**t if t else 0  # at first all of the mask is alike, and has no order
+                loss = weight * area_penalty(m, area) - y
             (cells.grad,) = torch.autograd.grad(loss, cells)
             optimiser.step()
             cells.data.clamp_(0, 1)
@@ -174,28 +178,26 @@ def smooth_max(f: Tensor, dim: int, *, temperature: float = 1 / 20) -> Tensor:
 def max_convolution(cells: Tensor, size: Sequence[int], sigma: float, *, temperature: float = 1 / 20) -> Tensor:
     """Enlarge a grid to a smooth mask that stays in [0, 1] and reaches 1: `[h, w] -> [H, W]`.
 
-    Pixel u gets max over v of k(u - v) * cells[v], k a Gaussian of height 1 and width sigma (a share of the shorter side);
-    as k is a product, the maximum is one over columns, then one over rows. Paper: fong2019extremal, Sec. 3.2.
+    Pixel u gets max over v of k(u - v) * cells[v]. k is 1 at 0, flat on top, and 1/e at sigma (a share of the shorter side)
+    along either axis; as it is a product, the maximum is one over columns, then one over rows. Paper: fong2019extremal, Sec. 3.2.
     """
     (h, w), (H, W) = cells.shape, size
-    k_rows, k_columns = (kernel(n, N, sigma * min(H, W)).to(cells) for n, N in ((h, H), (w, W)))  # [H, h], [W, w]
+    k_rows, k_columns = ((-((u / (sigma * min(H, W))) ** 4)).exp().to(cells) for u in (offsets(H, h), offsets(W, w)))
     along = smooth_max(k_columns * cells[:, None, :], -1, temperature=temperature)  # [h, W]
     return smooth_max(k_rows[:, None, :] * along.T, -1, temperature=temperature)  # [H, W]
 
 
-def kernel(cells: int, pixels: int, sigma: float) -> Tensor:
-    """A Gaussian of height 1 between each pixel and the centre of each cell along one side: `[pixels, cells]`, all in pixels."""
+def offsets(pixels: int, cells: int) -> Tensor:
+    """Distances along one side, in pixels, from the centre of each pixel to that of each cell: `[pixels, cells]`."""
     centres = (torch.arange(cells, dtype=torch.float64) + 0.5) * pixels / cells - 0.5
-    distance = torch.arange(pixels, dtype=torch.float64)[:, None] - centres
-    return (-(distance**2) / (2 * sigma**2)).exp()
+    return torch.arange(pixels, dtype=torch.float64)[:, None] - centres
 
 
 def blur_levels(image: Tensor, sigma: float, *, count: int = 8) -> Tensor:
     """The image, blurred more and more up to sigma pixels: `[3, H, W] -> [count, 3, H, W]`; level 0 is the image itself."""
     levels = [image]
     for s in torch.linspace(0, sigma, count)[1:].tolist():
-        rows, columns = (kernel(n, n, s).to(image) for n in image.shape[1:])  # [H, H], [W, W]
-        rows, columns = rows / rows.sum(1, keepdim=True), columns / columns.sum(1, keepdim=True)  # also at the border
+        rows, columns = ((-(offsets(n, n) ** 2) / (2 * s**2)).softmax(1).to(image) for n in image.shape[1:])  # [H, H], [W, W]
         levels.append(torch.einsum("iy,cyx,jx->cij", rows, image, columns))
     return torch.stack(levels)
 
