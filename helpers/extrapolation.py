@@ -20,10 +20,11 @@ Contribution = Callable[[Tensor], Tensor]  # features [C, h, w] -> matrix [h, w]
 def mean_contribution(features: Tensor) -> Tensor:
     """Contribution matrix of a level: the mean of its feature maps, at most 1. `[C, h, w] -> [h, w]`.
 
-    Means below zero count as zero; where nothing is active the matrix is zero.
-    Paper: szandala2021gradual, Eq. (1) and the division by the maximum after it.
+    Where nothing is active the matrix is zero. Paper: szandala2021gradual, Eq. (1) and the division by the maximum after it.
+    Deviation: absolute values, which are the paper's where features are not negative, as after a ReLU. Without them the
+    signed features of linear bottlenecks (EfficientNet-Lite) cancel, and the map falls to pieces.
     """
-    C = features.mean(0).relu()  # Eq. (1): [h, w]
+    C = features.abs().mean(0)  # Eq. (1): [h, w]
     return C / C.max() if C.any() else C
 
 
@@ -32,8 +33,8 @@ def sum_contribution(features: Tensor) -> Tensor:
 
     On one image that is `mean_contribution` times a constant. Source: szandala2021gradual's code, there over a whole batch.
     """
-    total = features.sum(0).relu()
-    return total / features.max() if total.any() else total
+    total = features.abs().sum(0)
+    return total / features.abs().max() if total.any() else total
 
 
 def extrapolate(

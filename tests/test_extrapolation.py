@@ -47,7 +47,9 @@ def slow(coarse, levels):
     """Gradual Extrapolation, level after level and pixel after pixel."""
     h = np.maximum(coarse.numpy(), 0)
     for x in [x.numpy() for x in levels][::-1]:
-        C = np.array([[sum(x[c, i, j] for c in range(len(x))) / len(x) for j in range(x.shape[2])] for i in range(x.shape[1])])
+        C = np.array(
+            [[sum(abs(x[c, i, j]) for c in range(len(x))) / len(x) for j in range(x.shape[2])] for i in range(x.shape[1])]
+        )
         h = upsampled(h, *C.shape) * (C / C.max())
     return torch.from_numpy(h)
 
@@ -91,16 +93,21 @@ def test_the_scale_of_the_map_stays_and_that_of_the_levels_does_not_matter():
 
 
 def test_a_level_where_nothing_is_active_gives_zeros():
-    for dead in (torch.zeros(3, 8, 8).double(), -torch.ones(3, 8, 8).double()):
-        assert not extrapolate(features(4, 4), [dead]).any()
+    assert not extrapolate(features(4, 4), [torch.zeros(3, 8, 8).double()]).any()
     assert not extrapolate(-features(4, 4), LEVELS).any()
 
 
 def test_contributions_for_teaching():
     x = torch.tensor([[[1.0, -3.0], [2.0, 0.0]], [[3.0, 1.0], [6.0, 0.0]]])
-    close(mean_contribution(x), torch.tensor([[0.5, 0.0], [1.0, 0.0]]))
-    close(sum_contribution(x), torch.tensor([[4.0, 0.0], [8.0, 0.0]]) / 6)
-    assert not sum_contribution(-x.abs()).any()
+    close(mean_contribution(x), torch.tensor([[0.5, 0.5], [1.0, 0.0]]))
+    close(sum_contribution(x), torch.tensor([[4.0, 4.0], [8.0, 0.0]]) / 6)
+    assert not mean_contribution(torch.zeros(2, 3, 3)).any() and not sum_contribution(torch.zeros(2, 3, 3)).any()
+    close(mean_contribution(x.relu()), x.relu().mean(0) / x.relu().mean(0).max())  # the paper's, where nothing is negative
+
+
+def test_features_with_a_sign_do_not_cancel():
+    levels = [x - 0.5 for x in LEVELS]
+    close(extrapolate(features(2, 2), levels), slow(features(2, 2), levels))
 
 
 def test_the_sum_of_the_authors_code_is_a_constant_times_the_mean():
