@@ -8,6 +8,7 @@ what the pixels and all biases of a network have to do with the score.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -164,9 +165,9 @@ def augmented_grad_cam(
     Returns: map `[H, W]`, not negative. Errors: ValueError without copies.
     Paper: morbidelli2020augmented. Deviation: see `super_resolved`.
     """
-    copied = moves(copies, angle, shift, image, seed)  # [n, 2, 3]
-    seen = coarse_maps(net, image, target, cam_layer(net, layer), score, mean_gradient, copied)  # [n, h, w]
-    return super_resolved(seen, copied, image.shape[-2:], tv, energy, steps, rate)
+    moves = random_moves(copies, angle, shift, image, seed)  # [n, 2, 3]
+    seen = coarse_maps(net, image, target, cam_layer(net, layer), score, mean_gradient, moves)  # [n, h, w]
+    return super_resolved(seen, moves, image.shape[-2:], tv, energy, steps, rate)
 
 
 @explainer
@@ -179,9 +180,9 @@ def augmented_grad_cam_pp(
 
     Paper: gao2023augmented; morbidelli2020augmented.
     """
-    copied = moves(copies, angle, shift, image, seed)  # [n, 2, 3]
-    seen = coarse_maps(net, image, target, cam_layer(net, layer), score, positive_gradient, copied)  # [n, h, w]
-    return super_resolved(seen, copied, image.shape[-2:], tv, energy, steps, rate)
+    moves = random_moves(copies, angle, shift, image, seed)  # [n, 2, 3]
+    seen = coarse_maps(net, image, target, cam_layer(net, layer), score, positive_gradient, moves)  # [n, h, w]
+    return super_resolved(seen, moves, image.shape[-2:], tv, energy, steps, rate)
 
 
 def coarse_maps(net: Any, image: Tensor, target: int, layer: str, score: Score, weigh: Weigh, moves: Tensor) -> Tensor:
@@ -189,7 +190,7 @@ def coarse_maps(net: Any, image: Tensor, target: int, layer: str, score: Score, 
     return torch.stack([coarse_map(net, moved(image, move), target, layer, score, weigh) for move in moves])
 
 
-def moves(copies: int, angle: float, shift: float, image: Tensor, seed: int) -> Tensor:
+def random_moves(copies: int, angle: float, shift: float, image: Tensor, seed: int) -> Tensor:
     """Random turns and shifts `[n, 2, 3]`, the first of them none: places of the copy to those of the image, from -1 to 1."""
     if copies < 1:
         raise ValueError(f"copies is {copies}; expected at least 1")
@@ -227,19 +228,20 @@ def super_resolved(
     Adam takes `steps` steps of `rate` down the mean over the copies of `||D A_i h - g_i||^2`, plus tv times the total variation
     of h (absolute differences of neighbours), plus energy / 2 times `||h||^2`, all in units of the largest g.
     Paper: morbidelli2020augmented, its super-resolution.
-    Deviation: the authors start from 0 with a rate of 0.001, so that in 200 steps no pixel comes above 0.2; ours starts from the
+    Deviation: the authors start from 0 with a rate of 0.001, which moves a pixel by about 0.2 in 200 steps; ours starts from the
     maps turned back, with 0.01. They scale each copy's map by its own largest value. Their D picks single pixels, ours averages
-    8 x 8 places in each coarse cell.
+    4 x 4 places in each coarse cell.
     """
     scale = maps.max().clamp_min(torch.finfo(maps.dtype).tiny)
     g, h = maps / scale, (turned_back(maps, moves, size) / scale).requires_grad_()  # [n, h, w], [H, W]
-    fine = [8 * side for side in maps.shape[1:]]
-    places = F.affine_grid(moves, [len(maps), 1, *fine], align_corners=False).flatten(0, 1)[None]  # [1, n*8h, 8w, 2]
+    per_cell = min(4, math.ceil(size[0] / maps.shape[1]))  # places in each cell of a coarse map, in a row and in a column
+    fine = [len(g), 1, *(per_cell * side for side in g.shape[1:])]
+    places = F.affine_grid(moves, fine, align_corners=False).flatten(0, 1)[None]  # [1, n*4h, 4w, 2]
     adam = torch.optim.Adam([h], lr=rate)
     for _ in range(steps):
         with torch.enable_grad():
-            fine_copies = F.grid_sample(h[None, None], places, align_corners=False)  # A h: [1, 1, n*8h, 8w]
-            error = F.avg_pool2d(fine_copies, 8).reshape(g.shape) - g  # D A h - g: [n, h, w]
+            copied = F.grid_sample(h[None, None], places, align_corners=False)  # A h: [1, 1, n*4h, 4w]
+            error = F.avg_pool2d(copied, per_cell).reshape(g.shape) - g  # D A h - g: [n, h, w]
             variation = h.diff(dim=0).abs().sum() + h.diff(dim=1).abs().sum()
             loss = error.square().sum() / len(g) + tv * variation + energy / 2 * h.square().sum()
             (h.grad,) = torch.autograd.grad(loss, h)
@@ -257,22 +259,23 @@ def full_grad(net: Any, image: Tensor, target: int) -> Tensor:
     The pieces are those of `full_gradients`; each is taken without its sign, stretched to [0, 1] (over a layer, all its
     channels together), resized and summed over channels and layers. Biases behind the last layer with positions have none.
     Returns: map `[H, W]`, not negative. Errors: ValueError where the pieces do not add up to the logit.
-    Paper: srinivas2019fullgrad, Eqs. (4) and (8).
-    Deviation: `align_corners=False`; the authors' code has True.
+    Paper: srinivas2019fullgrad, its FullGrad saliency.
+    Deviation: the paper's sum stretches each channel by itself, the authors' code, like ours, a layer: channels without much to
+    say would count as much as the others. `align_corners=False`; the authors' code has True.
     """
     of_pixels, of_biases = full_gradients(net, image, target)
     pieces = [of_pixels, *(piece for piece in of_biases if piece.dim() == 3)]  # [C, h, w] each
-    return torch.stack([resize(stretched(piece.abs()).sum(0), image.shape[-2:]) for piece in pieces]).sum(0)  # Eq. (8)
+    return torch.stack([resize(stretched(piece.abs()).sum(0), image.shape[-2:]) for piece in pieces]).sum(0)
 
 
 def full_gradients(net: Any, image: Tensor, target: int) -> tuple[Tensor, list[Tensor]]:
     """Full gradients: the logit of a class taken apart into image times gradient, and each layer's bias times gradient.
 
     A layer's bias is what it puts out at its input u beyond its linear part J u: for a convolution or a batch norm in evaluation
-    mode the same number everywhere, for a ReLU nothing, for a ReLU6 the six where it is clipped (the paper's implicit biases).
+    mode the same number everywhere, for a ReLU nothing, for a ReLU6 the six where it is clipped.
     Returns: `[3, H, W]`, and for each layer with a bias `[C, h, w]` or `[K]`. All their values add up to the logit exactly.
     Errors: ValueError where they do not: the network has biases or products outside its modules, as transformers and gates do.
-    Paper: srinivas2019fullgrad, Eq. (4).
+    Paper: srinivas2019fullgrad, its decomposition of the score (completeness).
     """
     entered: dict[nn.Module, Tensor] = {}
     biased: list[tuple[Tensor, Tensor]] = []  # what a layer puts out, its bias
@@ -285,7 +288,7 @@ def full_gradients(net: Any, image: Tensor, target: int) -> tuple[Tensor, list[T
     def leave(module: nn.Module, _given: Any, output: Any) -> Any:
         u = entered.pop(module, None)
         bias = bias_of(module, u) if u is not None and isinstance(output, Tensor) else None
-        if bias is None:
+        if bias is None or not output.requires_grad:
             return output
         biased.append((output.clone(), bias.detach()))
         return biased[-1][0].clone()  # the next layer may work in place
@@ -299,7 +302,7 @@ def full_gradients(net: Any, image: Tensor, target: int) -> tuple[Tensor, list[T
         gradients = torch.autograd.grad(f, [x, *(output for output, _ in biased)], materialize_grads=True)
     of_pixels = x.detach() * gradients[0]  # [3, H, W]
     of_biases = [(bias * g)[0] for (_, bias), g in zip(biased, gradients[1:], strict=True)]  # [C, h, w] or [K]
-    f, total = f.detach(), of_pixels.sum() + sum(piece.sum() for piece in of_biases)  # Eq. (4)
+    f, total = f.detach(), of_pixels.sum() + sum(piece.sum() for piece in of_biases)
     size = f.abs() + of_pixels.sum().abs() + sum(piece.sum().abs() for piece in of_biases)
     if not (total - f).abs() <= 1e-4 * size:
         raise ValueError(

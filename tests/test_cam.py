@@ -416,8 +416,8 @@ def test_the_super_resolution_is_adam_on_the_written_out_objective():
     size, small, n, tv, energy, rate = (7, 9), (2, 3), 3, 0.05, 0.02, 0.03
     generator = torch.Generator().manual_seed(2)
     g = torch.rand(n, *small, generator=generator, dtype=torch.float64) * 5
-    copied = cam.moves(n, 0.5, 0.2, torch.zeros(3, *size, dtype=torch.float64), 1)
-    DA = matrices(copied, small, size, 8)
+    copied = cam.random_moves(n, 0.5, 0.2, torch.zeros(3, *size, dtype=torch.float64), 1)
+    DA = matrices(copied, small, size, 4)
     peak = g.max()
     h = cam.turned_back(g, copied, size).flatten() / peak  # [H * W]
     m, v = torch.zeros_like(h), torch.zeros_like(h)
@@ -440,19 +440,19 @@ def test_the_super_resolution_is_adam_on_the_written_out_objective():
 
 def test_the_first_copy_is_the_image_and_the_others_stay_within_their_limits():
     x = torch.zeros(3, 40, 60, dtype=torch.float64)
-    copied = cam.moves(200, 0.5, 0.1, x, 0)
+    copied = cam.random_moves(200, 0.5, 0.1, x, 0)
     assert torch.equal(copied[0], torch.eye(2, 3, dtype=torch.float64))
     angles = torch.atan2(copied[:, 1, 0] * 40 / 60, copied[:, 0, 0])  # sine of rows over columns, in units of pixels
     for values, limit in ((angles, 0.5), (copied[:, 0, 2], 0.2), (copied[:, 1, 2], 0.2)):
         assert 0.9 * limit < values.abs().max() <= limit and values.min() < 0 < values.max()
-    assert not torch.equal(copied, cam.moves(200, 0.5, 0.1, x, 1))
+    assert not torch.equal(copied, cam.random_moves(200, 0.5, 0.1, x, 1))
 
 
 def test_maps_that_move_with_the_picture_come_back_to_their_place():
     """Turned back, the maps of a method that moves with its picture are one map: that of the picture, but for the resampling."""
     y, x = torch.meshgrid(*[torch.linspace(-1, 1, 64, dtype=torch.float64)] * 2, indexing="ij")
     smooth = torch.exp(-8 * ((y - 0.2) ** 2 + (x + 0.1) ** 2))
-    copied = cam.moves(20, 0.5, 30 / 224, smooth[None], 0)
+    copied = cam.random_moves(20, 0.5, 30 / 224, smooth[None], 0)
     maps = torch.stack([cam.moved(smooth[None], move)[0] for move in copied])
     assert float((maps[1] - smooth).abs().max()) > 0.2
     torch.testing.assert_close(cam.turned_back(maps, copied, (64, 64)), smooth, rtol=0, atol=0.01)
