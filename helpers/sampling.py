@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -142,21 +144,23 @@ def extremal_perturbation(
         raise ValueError(f"areas is {areas}; expected at least one, all between 0 and 1")
     if min(steps, grid) < 1 or min(sigma, blur) <= 0:
         raise ValueError(f"steps is {steps}, grid {grid}, sigma {sigma}, blur {blur}; expected at least 1, and widths above 0")
+    *shape, margin = grid_of(image, grid, sigma)
+    mask = partial(max_convolution, size=image.shape[1:], sigma=sigma, margin=margin)
     levels = blur_levels(image, blur * min(image.shape[1:]))  # [L, 3, H, W]
     total = torch.zeros_like(image[0])
     for area in areas:
-        cells = image.new_full(grid_of(image, grid), 0.5, requires_grad=True)  # [h, w]
+        cells = image.new_full(shape, 0.5, requires_grad=True)  # [h, w]
         optimiser = torch.optim.SGD([cells], lr=learning_rate, momentum=0.9)
         for t in trange(steps, desc=f"area {area:g}", unit="step", disable=not progress, leave=False):
             with torch.enable_grad():
-                m = max_convolution(cells, image.shape[1:], sigma)  # [H, W]
+                m = mask(cells)  # [H, W]
                 y = score(net(reveal(m, levels)[None]), target).sum()
                 weight = 300 * 1.0035**t if t else 0  # at first all of the mask is alike, and has no order
                 loss = weight * area_penalty(m, area) - y
             (cells.grad,) = torch.autograd.grad(loss, cells)
             optimiser.step()
             cells.data.clamp_(0, 1)
-        total = total + max_convolution(cells.detach(), image.shape[1:], sigma)
+        total = total + mask(cells.detach())
     return total
 
 
@@ -175,21 +179,28 @@ def smooth_max(f: Tensor, dim: int, *, temperature: float = 1 / 20) -> Tensor:
     return (f * (f / temperature).softmax(dim)).sum(dim)
 
 
-def max_convolution(cells: Tensor, size: Sequence[int], sigma: float, *, temperature: float = 1 / 20) -> Tensor:
-    """Enlarge a grid to a smooth mask that stays in [0, 1] and reaches 1: `[h, w] -> [H, W]`.
+def max_convolution(
+    cells: Tensor, size: Sequence[int], sigma: float, *, margin: int = 0, temperature: float = 1 / 20
+) -> Tensor:  # fmt: skip
+    """Enlarge a grid to a smooth mask that stays in [0, 1] and reaches 1: `[h, w] -> [H, W]`; margin: see `offsets`.
 
     Pixel u gets max over v of k(u - v) * cells[v]. k is 1 at 0, flat on top, and 1/e at sigma (a share of the shorter side)
     along either axis; as it is a product, the maximum is one over columns, then one over rows. Paper: fong2019extremal, Sec. 3.2.
     """
     (h, w), (H, W) = cells.shape, size
-    k_rows, k_columns = ((-((u / (sigma * min(H, W))) ** 4)).exp().to(cells) for u in (offsets(H, h), offsets(W, w)))
+    k_rows, k_columns = (
+        (-((u / (sigma * min(H, W))) ** 4)).exp().to(cells) for u in (offsets(H, h, margin), offsets(W, w, margin))
+    )
     along = smooth_max(k_columns * cells[:, None, :], -1, temperature=temperature)  # [h, W]
     return smooth_max(k_rows[:, None, :] * along.T, -1, temperature=temperature)  # [H, W]
 
 
-def offsets(pixels: int, cells: int) -> Tensor:
-    """Distances along one side, in pixels, from the centre of each pixel to that of each cell: `[pixels, cells]`."""
-    centres = (torch.arange(cells, dtype=torch.float64) + 0.5) * pixels / cells - 0.5
+def offsets(pixels: int, cells: int, margin: int = 0) -> Tensor:
+    """Distances along one side, in pixels, from each pixel to each cell, centre to centre: `[pixels, cells]`.
+
+    margin: so many of the cells lie beyond the image at either end.
+    """
+    centres = (torch.arange(cells, dtype=torch.float64) + 0.5 - margin) * pixels / (cells - 2 * margin) - 0.5
     return torch.arange(pixels, dtype=torch.float64)[:, None] - centres
 
 
@@ -209,8 +220,12 @@ def reveal(m: Tensor, levels: Tensor) -> Tensor:
     return torch.einsum("lyx,lcyx->cyx", weights, levels)
 
 
-def grid_of(image: Tensor, grid: int) -> tuple[int, int]:
-    """Rows and columns of nearly square cells, `grid` along the image's shorter side and no smaller than a pixel."""
+def grid_of(image: Tensor, grid: int, sigma: float) -> tuple[int, int, int]:
+    """Rows, columns and margin of nearly square cells, `grid` along the image's shorter side and no smaller than a pixel.
+
+    As far as they reach into the image, cells beyond its border count too: without them, corners would differ from the start.
+    """
     H, W = image.shape[1:]
     cell = max(min(H, W) / grid, 1)
-    return round(H / cell), round(W / cell)
+    margin = math.ceil(1.5 * sigma * min(H, W) / cell)
+    return round(H / cell) + 2 * margin, round(W / cell) + 2 * margin, margin
