@@ -283,10 +283,12 @@ def against(saliency: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, bool]:
 def energy_inside(saliency: Tensor, mask: Tensor) -> float:
     """Energy-based pointing game: the share of the map's sum that lies inside `mask`; both `[H, W]`; higher is better.
 
-    The map is taken from 0 up: negative values count as 0. NaN for a map without positive values or an empty mask.
-    Paper: wang2020scorecam, Sec. 4.3.
+    Energy is counted from the map's lowest value up, and from 0 where that is negative: a map such as RISE's, whose values differ
+    little from one another, would otherwise be a flat one. NaN for a map without positive values, a constant one, or an empty
+    mask. Paper: wang2020scorecam, Sec. 4.3; sattarzadeh2021sise, "EBPG".
     """
     positive = checked_map(saliency, mask.shape).relu().double()
+    positive = positive - positive.min()
     total = positive.sum()
     return float((positive * mask.to(positive)).sum() / total) if total > 0 and mask.any() else NAN
 

@@ -9,10 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from helpers import models
+from helpers import cam, models
 from helpers.core import module_of
 
 SIDE = 16
+LIGHT: dict[str, dict[str, Any]] = {  # explainer -> settings that it cannot do without, or that make it quick
+    "smooth_grad_cam_pp": {"copies": 3},
+    "augmented_grad_cam": {"copies": 3, "steps": 5},
+    "augmented_grad_cam_pp": {"copies": 3, "steps": 5},
+    "guided_grad_cam": {"coarse": cam.grad_cam},
+    "gradual_extrapolation": {"coarse": cam.grad_cam},
+    "integrated_gradients": {"steps": 8},
+    "rise": {"samples": 30},
+    "extremal_perturbation": {"steps": 3},
+}
 torch.set_num_threads(1)  # on networks this small, threads only wait for each other
 
 

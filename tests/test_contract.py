@@ -5,17 +5,16 @@ import inspect
 import pkgutil
 import random
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from networks import SIDE, Failing, Tiny, changes, classifier, image, made, snapshot
+from networks import LIGHT, SIDE, Failing, Tiny, changes, classifier, image, made, snapshot
 from torch import nn
 
 import helpers
-from helpers import core
-
-SETTINGS: dict[str, dict] = {}  # settings that an explainer cannot do without: name -> settings
+from helpers import cam, core
 
 
 def all_explainers():
@@ -41,6 +40,22 @@ LISTED = {
     "edge_map",
     "random_map",
     "centred_blob",
+    "smooth_grad_cam_pp",
+    "augmented_grad_cam",
+    "augmented_grad_cam_pp",
+    "full_grad",
+    "guided_backprop",
+    "guided_grad_cam",
+    "excitation_backprop",
+    "contrastive_excitation_backprop",
+    "integrated_gradients",
+    "gradual_extrapolation",
+    "occlusion",
+    "rise",
+    "extremal_perturbation",
+    "sise",
+    "layer_selection",
+    "score_cam_difference",
 }
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 
@@ -48,7 +63,7 @@ every = pytest.mark.parametrize("name", sorted(EXPLAINERS))
 
 
 def explain(name, net, x, target=None, **settings):
-    return EXPLAINERS[name](net, x, target, **(SETTINGS.get(name, {}) | settings))
+    return EXPLAINERS[name](net, x, target, **(LIGHT.get(name, {}) | settings))
 
 
 def takes(setting):
@@ -193,6 +208,20 @@ def test_a_map_does_not_depend_on_other_images(name):
     assert all(map(torch.equal, there, back))
 
 
+@takes("batch_size")
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_a_map_does_not_depend_on_the_batch_size(name, batch_size):
+    net = classifier(made())
+    one, other = explain(name, net, image(), 1), explain(name, net, image(), 1, batch_size=batch_size)
+    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@takes("batch_size")
+def test_no_batch_at_all_is_an_error(name):
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        explain(name, classifier(made()), image(), batch_size=0)
+
+
 BAD_TARGETS = [
     (4, ValueError, "target 4 .*0 to 3"),
     (-1, ValueError, "target -1 .*0 to 3"),
@@ -299,8 +328,10 @@ def test_a_layer_without_positions_is_named(name):
 @takes("layer")
 def test_a_plain_module_works_when_told_its_layer(name):
     net = made()
-    assert torch.equal(explain(name, net, image(), layer="last"), explain(name, classifier(net), image()))
-    with pytest.raises(ValueError, match="pass layer="):
+    inner = {"levels": classifier(net).level_layers, "coarse": partial(cam.grad_cam, layer="last")}
+    others = inner if name == "gradual_extrapolation" else {}  # it reads several layers
+    assert torch.equal(explain(name, net, image(), layer="last", **others), explain(name, classifier(net), image(), layer="last"))
+    with pytest.raises(ValueError, match="pass (layer|levels)="):
         explain(name, net, image())
 
 

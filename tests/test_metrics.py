@@ -445,14 +445,10 @@ def test_the_default_tolerance_is_15_pixels_and_the_first_peak_counts():
     assert metrics.pointing_game(S, mask) == 0
 
 
-@pytest.mark.parametrize("metric", [metrics.top_iou, metrics.top_inside, metrics.pointing_game])
+@pytest.mark.parametrize("metric", OF_TRUTH)
 def test_without_an_object_or_an_order_there_is_no_answer(metric):
     assert math.isnan(metric(HAND, torch.zeros(4, 4))) and math.isnan(metric(torch.full((4, 4), 3.0), BOX))
     assert not math.isnan(metric(HAND, BOX))
-
-
-def test_a_constant_map_has_its_energy_everywhere():
-    assert metrics.energy_inside(torch.full((4, 4), 3.0), BOX) == 0.25
 
 
 @pytest.mark.parametrize("metric", OF_TRUTH)
@@ -629,6 +625,11 @@ def test_energy_inside_closed_form():
     assert metrics.energy_inside(S, torch.tensor([[1.0, 0], [1, 0]])) == 3 / 8  # the negative value counts as 0
     assert metrics.energy_inside(S, torch.tensor([[True, True], [True, True]])) == 1
     assert metrics.energy_inside(S, torch.tensor([[0.0, 0], [1, 0]])) == 0
+
+
+def test_energy_counts_from_the_lowest_value_up():
+    S = torch.tensor([[3.0, 1.0], [0.0, 4.0]])
+    assert metrics.energy_inside(S + 10, torch.tensor([[1.0, 0], [0, 0]])) == 3 / 8
 
 
 @pytest.mark.parametrize(("S", "mask"), [
