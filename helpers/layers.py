@@ -27,7 +27,6 @@ from helpers.core import (
     checked_target,
     explainer,
     frozen,
-    log_probability,
     module_of,
     probability,
     recorded,
@@ -65,15 +64,16 @@ def activations(net: Any, image: Tensor, target: int, layers: Sequence[str]) -> 
 
 def differences(
     net: Any, image: Tensor, target: int, layers: Sequence[str], *, steps: int = 10, lr: float = 1e-4,
-    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.SGD, relative: bool = False, objective: Score = log_probability,
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.SGD, relative: bool = True, objective: Score = log_odds,
 ) -> dict[str, Tensor]:  # fmt: skip
     """d_l = A_l(theta_N) - A_l(theta_0), `[C, h, w]` for each layer: what training on this one image changes. Signed.
 
     steps, lr, optimizer: N steps of `optimizer(parameters, lr=lr, maximize=True)` on all weights, batch norm's statistics
-    and dropout as when predicting; relative: each gradient is first made as long as all weights together, so that a step of
-    SGD moves them by the fraction lr even where the class is nearly certain and its gradient nearly 0 (not where it is 0);
-    objective: what is raised. With lr=0 all differences are 0.
-    Paper: sannomiya2024layer, Sec. 3. Deviation: none known; the paper names neither objective, nor optimizer, lr or N.
+    and dropout as when predicting; relative: each gradient is first made as long as all weights together, so that a step
+    of SGD moves them by the fraction lr however large or small the gradient is (where it is 0 there is no step);
+    objective: what is raised; the log odds point where log p does. With lr=0 all differences are 0.
+    Paper: sannomiya2024layer, Sec. 3. Deviation: it names no objective, optimizer, lr or N. With `relative=False` and
+    `objective=core.log_probability`, cross entropy, nothing but rounding is left where the network is already sure.
     """
     before = features_at(net, None, image, layers)
     theta = {name: p.detach().clone().requires_grad_() for name, p in module_of(net).named_parameters()}

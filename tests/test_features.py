@@ -107,7 +107,7 @@ def test_the_best_image_of_a_linear_network_is_at_the_bounds():
 
 def test_the_best_image_under_weight_decay_is_the_weights_themselves():
     net, decay = Linear(), 2.0
-    x = activation_maximisation(net, 1, steps=600, lr=0.02, weight_decay=decay, side=SIDE)
+    x = activation_maximisation(net, 1, steps=300, lr=0.03, weight_decay=decay, side=SIDE)
     torch.testing.assert_close(x, net.w[1].detach() / decay, rtol=0, atol=1e-3)  # w - decay x = 0
 
 
@@ -146,7 +146,7 @@ def test_the_logit_rises_and_the_pixels_stay_in_range(target):
 @pytest.mark.parametrize("name", ["star", "ring"])
 def test_a_trained_network_is_sure_of_its_impression(name):
     net = models.load("slim_vgg16_scenes")
-    x = class_impression(net, net.index(name), steps=40)
+    x = class_impression(net, net.index(name), steps=25)
     with torch.no_grad():
         assert net(x[None]).softmax(1)[0, net.index(name)] > 0.9
         assert net(class_impression(net, 0, steps=0)[None]).softmax(1)[0, net.index(name)] < 0.9
@@ -164,7 +164,7 @@ def test_total_variation_of_a_ramp_and_of_a_chessboard():
 
 def test_total_variation_alone_makes_the_noise_smooth():
     net = with_bounds(Linear())
-    rough, smooth = (climb(net, lambda x: 0 * x.sum(), steps=200, lr=0.01, tv=tv) for tv in (0.0, 1.0))
+    rough, smooth = (climb(net, lambda x: 0 * x.sum(), steps=80, lr=0.01, tv=tv) for tv in (0.0, 1.0))
     assert total_variation(smooth) < 0.2 * total_variation(rough)
 
 
