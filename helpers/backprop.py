@@ -251,9 +251,10 @@ def excitation_rules(weighted: Weighted) -> dict[str, Rule]:
     def average(operation: Any, input: Tensor, *args: Any, **settings: Any) -> Tensor:
         return split(lambda: operation(input, *args, **settings), lambda s, parts: operation(*parts[s], *args, **settings), input)
 
-    def add(operation: Any, input: Tensor, other: Any, *, alpha: float = 1) -> Tensor:
+    def add(operation: Any, input: Tensor, other: Any, **settings: Any) -> Tensor:
         if not isinstance(other, Tensor):  # a bias
-            return keep(operation, input, other, alpha=alpha)
+            return keep(operation, input, other, **settings)
+        alpha = settings.get("alpha", 1)
         in_place = operation.__name__ in ("add_", "__iadd__")
         before = input.clone() if in_place else input
         y = split(lambda: before + alpha * other, lambda s, parts: parts[s][0] + alpha * parts[s][1], before, other)

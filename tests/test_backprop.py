@@ -323,6 +323,43 @@ def share(parts, p):
     return [torch.where(total > 0, p * a / total, 0) for a in positive]
 
 
+class Adds(nn.Module):
+    """One addition, written in several ways."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.one, self.two, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Linear(4, 4)
+        self.how = how
+
+    def forward(self, x):
+        x = self.one(x).relu()
+        y = self.two(x).relu().clone()  # autograd itself forbids an in-place addition right on a ReLU
+        return self.last(self.how(y, x).mean((2, 3)))
+
+
+def in_place(a, b):
+    a += b
+    return a
+
+
+def in_place_result_not_used(a, b):
+    a.add_(b)
+    return a
+
+
+@pytest.mark.parametrize("how", [torch.add, in_place, in_place_result_not_used, lambda a, b: sum([a, b]), lambda a, b: 0 + b + a])
+def test_an_addition_may_be_written_in_any_way(how):
+    expected = made(Adds, how=lambda a, b: a + b)
+    with torch.no_grad():
+        x = expected.one(image()[None]).relu()
+        y = expected.two(x).relu()
+    p = down(expected.last.weight[1][None].detach(), (x + y).mean((2, 3)), torch.ones(1))
+    p = down(matrix(lambda t: t.mean((2, 3)), x), x + y, p).reshape(x.shape)
+    to_y, to_x = share((y, x), p)
+    p = to_x + down(matrix(expected.two, x), x, to_y).reshape(x.shape)
+    close(winning_probability(made(Adds, how=how), image(), 1, "one"), p[0])
+
+
 def test_a_residual_network_is_its_dense_matrices():
     net, x = residual(), image()
     with torch.no_grad():
