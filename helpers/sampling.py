@@ -134,7 +134,8 @@ def extremal_perturbation(
 
     areas: shares of the image, one search of `steps` forward and backward passes each; grid: cells along the shorter side
     that are searched over (32: one in 7 pixels of 224); sigma: how far a cell reaches, blur: of what is fully masked, both as
-    shares of the shorter side. Nothing is random. Returns: map `[H, W]`, the sum of the masks, each in [0, 1].
+    shares of the shorter side. The search starts from the whole image; nothing is random.
+    Returns: map `[H, W]`, the sum of the masks, each in [0, 1].
     Errors: ValueError for areas outside (0, 1), fewer than one step or grid cell, and no width.
     Paper: fong2019extremal, Sec. 3. Deviation: the area term is a mean over pixels, so that its weight means the same at every
     size; it sets in after the first step, for before it all of the mask is equal and its order would be that of rounding errors;
@@ -149,7 +150,7 @@ def extremal_perturbation(
     levels = blur_levels(image, blur * min(image.shape[1:]))  # [L, 3, H, W]
     total = torch.zeros_like(image[0])
     for area in areas:
-        cells = image.new_full(shape, 0.5, requires_grad=True)  # [h, w]
+        cells = image.new_full(shape, 1.0, requires_grad=True)  # [h, w]
         optimiser = torch.optim.SGD([cells], lr=learning_rate, momentum=0.9)
         for t in trange(steps, desc=f"area {area:g}", unit="step", disable=not progress, leave=False):
             with torch.enable_grad():
