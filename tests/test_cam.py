@@ -359,10 +359,6 @@ def test_augmented_grad_cam_brings_a_known_pattern_back():
     assert error(sharp, truth) < 0.7 * min(error(coarse, truth), error(mean, truth))
 
 
-@pytest.mark.proves(
-    *AUGMENTED,
-    by="one copy as it is and no steps give the map that is augmented, and so do all copies where turning changes nothing",
-)
 @augmented
 def test_one_copy_and_no_steps_are_the_plain_map(name):
     net, x = made(Deep, 1), image(1)
@@ -372,6 +368,9 @@ def test_one_copy_and_no_steps_are_the_plain_map(name):
     torch.testing.assert_close(once, plain, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.proves(
+    "augmented_grad_cam", "augmented_grad_cam_pp", by="each copy, and its map put back, by hand with scipy's affine transform"
+)
 @augmented
 def test_augmented_maps_are_the_steps_written_out(name):
     """Every copy by hand, with scipy's affine transform; then the mean, put back by hand."""
@@ -411,7 +410,11 @@ def matrices(copied, small, size, per_cell):
     return found
 
 
-@pytest.mark.proves(*AUGMENTED, by="the super-resolution's objective with explicit matrices and Adam written out by hand")
+@pytest.mark.proves(
+    "augmented_grad_cam",
+    "augmented_grad_cam_pp",
+    by="the super-resolution's objective with explicit matrices and Adam written out by hand",
+)
 def test_the_super_resolution_is_adam_on_the_written_out_objective():
     size, small, n, tv, energy, rate = (7, 9), (2, 3), 3, 0.05, 0.02, 0.03
     generator = torch.Generator().manual_seed(2)
