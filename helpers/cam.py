@@ -37,20 +37,31 @@ Weigh = Callable[[Tensor, Tensor], Tensor]
 def cam(net: Any, image: Tensor, target: int, *, layer: str | None = None) -> Tensor:
     """Class activation map: the last linear layer's weights, laid over the feature maps. Not rectified.
 
+    layer: where the features are, by default the Classifier's cam_layer or, if a pool stands between it and the mean, that pool.
     Returns: map `[H, W]`; where the class score falls below its bias the map is negative.
     Errors: ValueError if the logits are not exactly one linear layer on the mean of the features: only then is CAM defined.
     Paper: zhou2016cam, Eq. (2).
     """
-    features = features_of(net, image, cam_layer(net, layer))  # [C, h, w]
     linear = [m for m in module_of(net).modules() if isinstance(m, nn.Linear)][-1:]
-    if not linear or linear[0].in_features != len(features):
-        raise ValueError(f"CAM needs one linear layer on {len(features)} pooled features; this network has {linear or 'none'}")
+    default = layer is None
+    for name in [cam_layer(net, layer), *(getattr(net, "selectable_layers", ())[-1:] if default else ())]:
+        A = features_of(net, image, name)  # [C, h, w]
+        if linear and averaged(net, image, linear[0], A):
+            weights = linear[0].weight[target].detach()  # [C]
+            return resize(torch.einsum("c,chw->hw", weights, A), image.shape[-2:])  # Eq. (2)
+    raise ValueError(
+        f"CAM needs logits = one linear layer on the mean of the features; this network has more in between {name!r} and its "
+        f"logits, or less (its last linear layer: {linear[0] if linear else 'none'}): grad_cam needs no such thing"
+    )
+
+
+def averaged(net: Any, image: Tensor, linear: nn.Linear, features: Tensor) -> bool:
+    """Whether the network's logits are this linear layer of the mean of the features `[C, h, w]`, up to rounding."""
+    if linear.in_features != len(features):
+        return False
     with torch.no_grad():
-        pooled, logits = linear[0](features.mean((1, 2))), net(image[None])[0]  # [K] both
-        if pooled.shape != logits.shape or not torch.allclose(pooled, logits, rtol=1e-3, atol=1e-3):
-            raise ValueError("CAM needs logits = linear(mean of the features); this network does more in between: use grad_cam")
-    weights = linear[0].weight[target].detach()  # [C]
-    return resize(torch.einsum("c,chw->hw", weights, features), image.shape[-2:])  # Eq. (2)
+        pooled, logits = linear(features.mean((1, 2))), net(image[None])[0]  # [K] both
+    return pooled.shape == logits.shape and torch.allclose(pooled, logits, rtol=1e-3, atol=1e-3)
 
 
 @explainer

@@ -162,15 +162,23 @@ class Longer(Tiny):
 
 
 @pytest.mark.parametrize(("net", "layer", "says"), [
-    (made(Deep), "features", r"one linear layer on 7 pooled features.*in_features=9"),
-    (made(Tiny), "stem", "logits = linear"),
-    (made(Twice), "last", "logits = linear"),
-    (made(Longer), "last", "CAM needs"),
-    (nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double(), "0", "has none"),
+    (made(Deep), "features", r"in between 'features' and its logits.*in_features=9"),
+    (made(Tiny), "stem", r"in between 'stem'"),
+    (made(Twice), "last", r"in between 'last'"),
+    (made(Longer), "last", r"in between 'last'"),
+    (nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double(), "0", "last linear layer: none"),
 ])  # fmt: skip
 def test_cam_refuses_a_network_for_which_it_is_not_defined(net, layer, says):
-    with pytest.raises(ValueError, match=f"CAM needs.*{says}" if not says.startswith("CAM") else says):
+    with pytest.raises(ValueError, match=f"CAM needs logits = one linear layer.*{says}"):
         cam.cam(net, image(), 1, layer=layer)
+
+
+def test_cam_takes_the_pool_behind_the_last_features_where_that_is_what_is_averaged():
+    net, x = models.load("slim_vgg16_scenes"), image(size=(64, 64), dtype=torch.float32)
+    assert net.cam_layer == "features.29"
+    assert torch.equal(cam.cam(net, x, 1), cam.cam(net, x, 1, layer="features.30"))
+    with pytest.raises(ValueError, match="in between 'features.29'"):
+        cam.cam(net, x, 1, layer="features.29")
 
 
 def test_a_feature_map_without_positive_or_any_values_weighs_nothing():
