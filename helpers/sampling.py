@@ -135,6 +135,7 @@ def extremal_perturbation(
     areas: shares of the image, one search of `steps` forward and backward passes each; grid: cells along the shorter side
     that are searched over (32: one in 7 pixels of 224); sigma: how far a cell reaches, blur: of what is fully masked, both as
     shares of the shorter side. The search starts from the whole image; nothing is random.
+    It is a local search: compare the score through the mask, `reveal`, with that of the image before trusting what it found.
     Returns: map `[H, W]`, the sum of the masks, each in [0, 1].
     Errors: ValueError for areas outside (0, 1), fewer than one step or grid cell, and no width.
     Paper: fong2019extremal, Sec. 3. Deviation: the area term is a mean over pixels, so that its weight means the same at every
