@@ -50,17 +50,26 @@ def logit(logits: Tensor, target: int) -> Tensor:
 
 def probability(logits: Tensor, target: int) -> Tensor:
     """Softmax probability of one class: `[N, K] -> [N]`. The default for masked copies and metrics."""
-    return logits.softmax(1)[:, target]
+    return several(logits).softmax(1)[:, target]
 
 
 def log_probability(logits: Tensor, target: int) -> Tensor:
     """Logarithm of the softmax probability: `[N, K] -> [N]`. Its gradient does not vanish when p is near 1."""
-    return logits.log_softmax(1)[:, target]
+    return several(logits).log_softmax(1)[:, target]
 
 
 def sigmoid(logits: Tensor, target: int) -> Tensor:
     """Probability of one class whatever the others are: `[N, K] -> [N]`. For networks whose classes do not exclude each other."""
     return logits[:, target].sigmoid()
+
+
+def several(logits: Tensor) -> Tensor:
+    """The logits. Errors: ValueError for one class alone, whose softmax is 1 whatever the picture shows."""
+    if logits.shape[1] == 1:
+        raise ValueError(
+            "the network has one class, and the softmax of one logit is always 1: pass score=core.sigmoid or core.logit"
+        )
+    return logits
 
 
 # ------------------------------------------------------------------------------------------------- maps and shapes
@@ -106,6 +115,22 @@ def cam_layer(net: Any, layer: str | None) -> str:
     if chosen is None:
         raise ValueError(
             "a plain nn.Module does not say which layer holds its features: pass layer=…, or wrap it with models.from_module"
+        )
+    return chosen
+
+
+def layer_names(net: Any, layers: Sequence[str] | None, which: str) -> tuple[str, ...]:
+    """`layers`, or those that the Classifier lists as `which`, such as "block_layers".
+
+    Errors: TypeError for one name in place of several; ValueError where there are none.
+    """
+    if isinstance(layers, str):
+        raise TypeError(f"layers are several names, shallow to deep, not one name, {layers!r}")
+    chosen = tuple(layers if layers is not None else getattr(net, which, ()))
+    if not chosen:
+        raise ValueError(
+            f"{getattr(net, 'name', type(net).__name__)} names no {which}: pass layers=[…], shallow to deep, "
+            "or wrap a plain nn.Module with models.from_module"
         )
     return chosen
 
@@ -222,9 +247,10 @@ def checked_image(net: Any, image: Tensor) -> Tensor:
     if image.dim() != 3 or 0 in image.shape:
         hint = " (one image at a time: pass images[i])" if image.dim() == 4 else ""
         raise ValueError(f"an image is [3, H, W]; this one is {list(image.shape)}{hint}")
-    if not image.is_floating_point() or not image.isfinite().all():
+    if image.dtype not in (torch.float32, torch.float64) or not image.isfinite().all():
         raise ValueError(
-            f"an image is a finite float tensor; this one is {image.dtype}, NaN or infinite: {not image.isfinite().all()}"
+            "an image is a finite float tensor of single or double precision; "
+            f"this one is {image.dtype}, NaN or infinite: {not image.isfinite().all()}"
         )
     weight = next(module_of(net).parameters(), None)
     if weight is not None and weight.device != image.device:

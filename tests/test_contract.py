@@ -256,7 +256,8 @@ BAD_IMAGES = {
     "map": (image()[0], ValueError, r"\[3, H, W\].*\[16, 16\]"),
     "array": (image().numpy(), TypeError, "not ndarray.*preprocess"),
     "name": ("cat.jpg", TypeError, "not str.*preprocess"),
-    "bytes": (torch.zeros(3, 16, 16, dtype=torch.uint8), ValueError, "finite float tensor.*uint8"),
+    "bytes": (torch.zeros(3, 16, 16, dtype=torch.uint8), ValueError, "finite float tensor of single or double precision.*uint8"),
+    "half": (image().half(), ValueError, "finite float tensor of single or double precision.*float16"),
     "NaN": (with_nan(image()), ValueError, "NaN or infinite: True"),
     "infinite": (image() / 0, ValueError, "NaN or infinite: True"),
 }

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from networks import Deep, Tiny, image, made
+from networks import Deep, Tiny, classifier, image, made
 from torch import nn
 
 from helpers import core
@@ -225,3 +225,19 @@ def test_sigmoid_looks_at_one_class_only():
     logits = torch.tensor([[0.0, 2.0], [0.0, -7.0]], dtype=torch.float64)
     assert core.sigmoid(logits, 0).tolist() == [0.5, 0.5]
     torch.testing.assert_close(core.sigmoid(logits, 1), 1 / (1 + (-logits[:, 1]).exp()))
+
+
+@pytest.mark.parametrize("score", [core.probability, core.log_probability])
+def test_one_class_alone_has_no_softmax(score):
+    with pytest.raises(ValueError, match="one class.*always 1.*core.sigmoid"):
+        score(torch.zeros(2, 1), 0)
+
+
+def test_layers_are_the_callers_or_the_classifiers():
+    net = classifier(made())
+    assert core.layer_names(net, ["stem", "last"], "block_layers") == ("stem", "last")
+    assert core.layer_names(net, None, "block_layers") == net.block_layers
+    with pytest.raises(TypeError, match="not one name, 'last'"):
+        core.layer_names(net, "last", "block_layers")
+    with pytest.raises(ValueError, match="Tiny names no block_layers: pass layers="):
+        core.layer_names(made(), None, "block_layers")
