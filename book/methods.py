@@ -49,7 +49,7 @@ from helpers import (  # noqa: E402
     score_cam,
     sise,
 )
-from helpers.core import Explainer, Score, probability, sigmoid  # noqa: E402
+from helpers.core import Explainer, logit, probability, sigmoid  # noqa: E402
 from helpers.data import Photo  # noqa: E402
 
 METHODS: dict[str, Explainer] = {  # as the book calls them, each with its defaults
@@ -121,6 +121,7 @@ def small(name: str) -> models.Classifier:
     """An architecture with random weights for pictures of 64 x 64."""
     if name == "vit_b_16":
         module = models.seeded(0, lambda: torchvision.models.vit_b_16(weights=None, image_size=SMALL))
+        torch.nn.init.normal_(module.heads.head.weight, std=0.02, generator=torch.Generator().manual_seed(0))  # it begins at 0
         return models.from_module(module, classes=models.imagenet_classes(), side=SMALL, name=name, verbose=False)
     return replace(models.load(name, weights=None), side=SMALL)
 
@@ -136,9 +137,23 @@ def costs(options: argparse.Namespace) -> None:
             if (method, name) in finished:
                 continue
             row = {"method": method, "function": name_of(explain), "network": name, "side": net.side}
-            row |= verdict(net, image, explain)
+            row |= verdict(net, image, fitted(method, explain, net))
             pd.DataFrame([row | facts(options)]).to_csv(options.out, mode="a", header=not options.out.exists(), index=False)
             print(*row.values(), flush=True)
+
+
+def fitted(method: str, explain: Explainer, net: models.Classifier) -> Explainer:
+    """A method with what it has to know of a network: where its coarse map is read, and whether several classes can be seen."""
+    function, settings = explain.func if isinstance(explain, partial) else explain, {}
+    if method.endswith("of contrastive EB") and net.level_layers:
+        settings["layer"] = backprop.middle_layer(net, None)
+    if net.multi_label:
+        taken = inspect.signature(function).parameters
+        if "score" in taken and taken["score"].default is probability:
+            settings["score"] = sigmoid
+        if "features" in taken and getattr(explain, "keywords", {}).get("features") is not layers.activations:
+            settings["features"] = partial(layers.differences, objective=logit)
+    return partial(explain, **settings)
 
 
 def name_of(explain: Any) -> str:
@@ -186,13 +201,12 @@ class Truth:
 
     network: str
     photos: Callable[[int], list[Photo]]
-    score: Score = probability
     evidence: str | None = None
 
 
 TRUTHS = {
     "scenes": Truth("slim_vgg16_scenes", partial(drawn.scenes, seed=31)),
-    "several classes": Truth("slim_vgg16_scenes_multi", partial(drawn.scenes, seed=32, multi=True), sigmoid),
+    "several classes": Truth("slim_vgg16_scenes_multi", partial(drawn.scenes, seed=32, multi=True)),
     "steel": Truth("slim_vgg16_steel", partial(drawn.steel, seed=33)),
     "shortcut": Truth("slim_vgg16_tagged", partial(drawn.scenes, seed=34, tag="own"), evidence="tag"),
 }
@@ -203,15 +217,6 @@ def questions(truth: Truth, net: models.Classifier, n: int) -> Iterator[tuple[Ph
     for photo in truth.photos(n):
         for name in photo.class_names:
             yield photo, name, photo.mask(truth.evidence or name, (net.side, net.side))
-
-
-def settled(name: str, explain: Explainer, truth: Truth) -> Explainer:
-    """A method with the settings of this measurement: fewer samples, and for several classes a sigmoid as probability."""
-    settings = dict(IN_TRUTH.get(name, {}))
-    score = inspect.signature(explain).parameters.get("score")
-    if score is not None and score.default is probability:
-        settings["score"] = truth.score
-    return partial(explain, **settings)
 
 
 def truths(options: argparse.Namespace) -> None:
@@ -229,7 +234,7 @@ def truths(options: argparse.Namespace) -> None:
             for weights, one in nets.items():
                 if (photo.name, name, method, weights) in done or (weights == "shuffled" and method in PLAIN):
                     continue
-                saliency = settled(method, explain, truth)(one, image, net.index(name))
+                saliency = fitted(method, partial(explain, **IN_TRUTH.get(method, {})), one)(one, image, net.index(name))
                 rows = [
                     (options.set, net.name, photo.name, name, method, weights, metric, measure(saliency, mask))
                     for metric, measure in METRICS.items()
@@ -240,13 +245,16 @@ def truths(options: argparse.Namespace) -> None:
 
 
 def table(options: argparse.Namespace) -> None:
-    """Means with 95 % intervals, and how far each method is above the best of the maps that explain nothing."""
+    """Means over pictures with 95 % intervals, and how far each method is above the best of the maps that explain nothing.
+
+    A picture that shows several classes counts once, with the mean over them: its questions are not independent.
+    """
     rows = pd.concat([pd.read_csv(path) for path in options.shards], ignore_index=True)
     rows = rows.drop_duplicates(["set", "image", "class", "method", "weights", "metric"])
-    rows["question"] = rows["image"] + " " + rows["class"]
+    rows = rows.groupby(["set", "model", "image", "method", "weights", "metric"], sort=False)["value"].mean().reset_index()
     found = []
     for (kind, model, metric), mine in rows.groupby(["set", "model", "metric"], sort=False):
-        wide = mine.pivot(index="question", columns=["method", "weights"], values="value").dropna(how="all", axis=1)
+        wide = mine.pivot(index="image", columns=["method", "weights"], values="value").dropna(how="all", axis=1)
         plain = {name: wide[name, "trained"].fillna(0) for name in NOTHING}
         best = max(plain, key=lambda name: plain[name].mean())
         for method, weights in wide.columns:
