@@ -212,11 +212,17 @@ TRUTHS = {
 }
 
 
-def questions(truth: Truth, net: models.Classifier, n: int) -> Iterator[tuple[Photo, str, Tensor]]:
-    """Picture, class asked for and where its evidence is `[side, side]`: every class of every picture."""
+def questions(truth: Truth, net: models.Classifier, n: int) -> Iterator[tuple[Photo, str, dict[str, Tensor]]]:
+    """Picture, class asked for and where its evidence is `[side, side]`: every class of every picture.
+
+    Small evidence is also given with what lies around it, up to a tenth of the picture: no coarse map can be finer.
+    """
     for photo in truth.photos(n):
         for name in photo.class_names:
-            yield photo, name, photo.mask(truth.evidence or name, (net.side, net.side))
+            mask = photo.mask(truth.evidence or name, (net.side, net.side))
+            margin = net.side // 10
+            around = torch.nn.functional.max_pool2d(mask[None, None], 2 * margin + 1, 1, margin)[0, 0]
+            yield photo, name, {"": mask, ", near": around} if truth.evidence else {"": mask}
 
 
 def truths(options: argparse.Namespace) -> None:
@@ -228,15 +234,20 @@ def truths(options: argparse.Namespace) -> None:
     if options.out.exists():
         kept = pd.read_csv(options.out)
         done = set(kept[["image", "class", "method", "weights"]].itertuples(index=False, name=None))
-    for photo, name, mask in list(questions(truth, net, options.n))[part::parts]:
+    for photo, name, masks in list(questions(truth, net, options.n))[part::parts]:
         image = net.preprocess(photo.picture)
         for method, explain in (METHODS | NOTHING).items():
             for weights, one in nets.items():
                 if (photo.name, name, method, weights) in done or (weights == "shuffled" and method in PLAIN):
                     continue
-                saliency = fitted(method, partial(explain, **IN_TRUTH.get(method, {})), one)(one, image, net.index(name))
+                try:
+                    saliency = fitted(method, partial(explain, **IN_TRUTH.get(method, {})), one)(one, image, net.index(name))
+                except ValueError as error:  # it finds nothing to show, as may be with shuffled weights: a blank map
+                    print(f"{method} on {weights} weights: {error}", flush=True)
+                    saliency = torch.zeros_like(masks[""])
                 rows = [
-                    (options.set, net.name, photo.name, name, method, weights, metric, measure(saliency, mask))
+                    (options.set + where, net.name, photo.name, name, method, weights, metric, measure(saliency, mask))
+                    for where, mask in masks.items()
                     for metric, measure in METRICS.items()
                 ]
                 table = pd.DataFrame(rows, columns=["set", "model", "image", "class", "method", "weights", "metric", "value"])
