@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from helpers.core import Explainer, cam_layer, capture, explainer, recorded, resize, to_unit
+from helpers.core import Explainer, cam_layer, capture, explainer, layer_names, recorded, resize, to_unit
 
 Contribution = Callable[[Tensor], Tensor]  # features [C, h, w] -> matrix [h, w]
 
@@ -76,52 +77,72 @@ def gradual_extrapolation(
 ) -> Tensor:  # fmt: skip
     """Gradual Extrapolation of any map on any network with several resolutions.
 
-    coarse: the explainer whose map is sharpened, such as `cam.grad_cam`, or a map `[h, w]`, taken as it is. An explainer's
-    map has the size of the image already: it is brought back to the size of `layer`, the one that it was read at, by default
-    the network's layer for class activation maps. levels: layers, shallow to deep, by default `net.level_layers`;
-    include_deeper, contribution: see `extrapolate`; finish: done to the map at last, such as `zscore_clip`.
+    coarse: the explainer whose map is sharpened, such as `cam.grad_cam`, or a map `[h, w]`, taken as it is unless `layer` is
+    given. An explainer's map has the size of the image already: it is brought back to the size of `layer`, see `to_size`.
+    layer: has to be the one that the explainer reads, by default the network's layer for class activation maps; for contrastive
+    excitation backprop it is `backprop.middle_layer(net, None)`. levels: layers, by default `net.level_layers`, gone through
+    against the network's own order; include_deeper, contribution: see `extrapolate`; finish: done to the map at last, such
+    as `zscore_clip`.
     Returns: map `[H, W]`, not negative; zeros where the coarse map or a level has nothing.
-    Errors: ValueError where the network has one resolution only, as a vision transformer has.
+    Errors: ValueError where the network has one resolution only, as a vision transformer has, and for a map of the image's
+    size without a layer: there would be nothing left to go through.
     Paper: szandala2021gradual, Section III. Deviation: the paper goes through "each MaxPool layer"; the levels are one for each
     resolution, in VGG16 the pools' outputs and the features before the first, as in the author's code.
     """
-    names = chosen_levels(net, levels)
+    names = level_names(net, levels)
     at = None if isinstance(coarse, Tensor) and layer is None else cam_layer(net, layer)
     with torch.no_grad(), capture(net, list(dict.fromkeys([*names, *([at] if at else [])]))) as seen:
         net(image[None])
-    features = [recorded(seen, name)[0] for name in names]  # [C, h, w] each
-    if len(names) > 1 and len({x.shape[-2:] for x in features}) == 1:
+    found = {name: recorded(seen, name)[0] for name in [*seen, *names] if name in names}  # [C, h, w] each, shallow to deep
+    features = list(found.values())
+    if len(features) > 1 and len({x.shape[-2:] for x in features}) == 1:
         raise ValueError(
             f"all levels have the resolution {list(features[0].shape[-2:])}: there is nothing to extrapolate through"
         )
     h = coarse.to(image) if isinstance(coarse, Tensor) else coarse(net, image, target)
-    h = resize(h, recorded(seen, at).shape[-2:]) if at else h  # [h, w]
+    if at is None and h.shape == image.shape[-2:] and len(features) > 1 and not include_deeper:
+        raise ValueError(
+            f"the map {list(h.shape)} is as large as the image, so that all levels below would be skipped: "
+            "pass layer=…, the layer that it was read at, to bring it down to that layer's size first"
+        )
+    h = to_size(h, recorded(seen, at).shape[-2:]) if at else h  # [h, w]
     fine = resize(extrapolate(h, features, include_deeper=include_deeper, contribution=contribution), image.shape[-2:])
     return finish(fine) if finish else fine
 
 
-def chosen_levels(net: Any, levels: Sequence[str] | None) -> Sequence[str]:
+def to_size(saliency: Tensor, size: Sequence[int]) -> Tensor:
+    """The map `[H, W]` at another size `(h, w)`: every pixel counts where it shrinks, by area; it is resized where it grows.
+
+    A map that was resized from h by w comes back a little smoother: three quarters of each value, along either axis, and an
+    eighth of both neighbours.
+    """
+    smaller = [min(old, new) for old, new in zip(saliency.shape[-2:], size, strict=True)]
+    return resize(F.adaptive_avg_pool2d(saliency[None], smaller)[0], size)
+
+
+def level_names(net: Any, levels: Sequence[str] | None) -> tuple[str, ...]:
     """The layers to go through. Errors: TypeError for one name in place of several; ValueError where there are none."""
-    if isinstance(levels, str):
-        raise TypeError(f"levels are several layer names, shallow to deep, not one name, {levels!r}")
-    names = levels if levels is not None else getattr(net, "level_layers", None)
-    if names is None:
+    if levels is None and not getattr(net, "level_layers", ()) or levels is not None and not len(levels):
         raise ValueError(
-            "a plain nn.Module does not say which layers are its levels: pass levels=…, or wrap it with models.from_module"
+            "Gradual Extrapolation needs layers of several resolutions, and "
+            f"{getattr(net, 'name', type(net).__name__)} names none, as no network of one resolution only does: "
+            "pass levels=[…], or wrap a plain nn.Module with models.from_module"
         )
-    if not names:
-        raise ValueError(
-            "Gradual Extrapolation needs layers of several resolutions; this network has one only, or levels is empty"
-        )
-    return names
+    return layer_names(net, levels, "level_layers")
 
 
-def seen_through(image: Tensor, saliency: Tensor, *, threshold: float | None = None, fill: Tensor | float = 0.0) -> Tensor:
+def masked_image(image: Tensor, saliency: Tensor, *, threshold: float | None = None, fill: Tensor | float = 0.0) -> Tensor:
     """The image multiplied by its map, for the question what the network still sees: `[3, H, W], [H, W] -> [3, H, W]`.
 
     The map is scaled to [0, 1]. threshold: keep the pixels above it as they are, and no others; fill: what stands elsewhere,
-    0 is the mean colour. Paper: szandala2021gradual, Section V, whose tables speak both of multiplying and of a threshold.
+    0 is the mean colour. Errors: ValueError for a map of another size, or with NaN or infinity.
+    Paper: szandala2021gradual, Section V, whose tables speak both of multiplying and of a threshold.
     """
+    if saliency.shape != image.shape[-2:] or not saliency.isfinite().all():
+        raise ValueError(
+            f"an image {list(image.shape)} takes a finite map {list(image.shape[-2:])}; "
+            f"this one is {list(saliency.shape)}, NaN or infinite: {not saliency.isfinite().all()}"
+        )
     mask = to_unit(saliency)
     mask = mask if threshold is None else (mask > threshold).to(mask)
     return image * mask + torch.as_tensor(fill, dtype=image.dtype, device=image.device) * (1 - mask)

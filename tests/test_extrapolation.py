@@ -14,9 +14,10 @@ from helpers import cam, core, drawn, models
 from helpers.extrapolation import (
     extrapolate,
     gradual_extrapolation,
+    masked_image,
     mean_contribution,
-    seen_through,
     sum_contribution,
+    to_size,
     zscore_clip,
 )
 
@@ -57,7 +58,7 @@ def slow(coarse, levels):
 LEVELS = [features(4, 16, 20, seed=1), features(6, 8, 10, seed=2), features(7, 4, 5, seed=3)]
 
 
-@pytest.mark.proves("gradual_extrapolation", by="a loop over levels and pixels, with its own bilinear resizing")
+@pytest.mark.proves("gradual_extrapolation", "extrapolate", by="a loop over levels and pixels, with its own bilinear resizing")
 @pytest.mark.parametrize("size", [(2, 2), (4, 5), (3, 4)])
 def test_it_is_its_plain_loop(size):
     coarse = features(*size, seed=4) - 0.3
@@ -97,6 +98,7 @@ def test_a_level_where_nothing_is_active_gives_zeros():
     assert not extrapolate(-features(4, 4), LEVELS).any()
 
 
+@pytest.mark.proves("sum_contribution", by="numbers worked out by hand")
 def test_contributions_for_teaching():
     x = torch.tensor([[[1.0, -3.0], [2.0, 0.0]], [[3.0, 1.0], [6.0, 0.0]]])
     close(mean_contribution(x), torch.tensor([[0.5, 0.5], [1.0, 0.0]]))
@@ -118,12 +120,16 @@ def test_the_sum_of_the_authors_code_is_a_constant_times_the_mean():
     close(zscore_clip(ours), zscore_clip(theirs))
 
 
+@pytest.mark.proves("zscore_clip", by="the same steps in numpy, with the standard deviation summed up by hand")
 def test_the_look_of_the_authors_maps():
     x = features(9, 9)
     x[0, 0] = 50
-    z = ((x - x.mean()) / x.std()).clamp(-1, 1)
+    values = x.numpy().ravel()
+    mean = sum(values) / len(values)
+    deviation = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
+    z = np.clip((x.numpy() - mean) / deviation, -1, 1)
     looked = zscore_clip(x)
-    close(looked, (z - z.min()) / (z.max() - z.min()))
+    close(looked, torch.from_numpy((z - z.min()) / (z.max() - z.min())))
     assert looked.min() == 0 and looked.max() == 1
     assert not zscore_clip(torch.full((4, 4), 3.0)).any() and not zscore_clip(torch.zeros(1, 1)).any()
 
@@ -174,7 +180,8 @@ def test_around_an_explainer_the_map_goes_back_to_its_layer_first():
     for layer, used in (("relu3", 3), ("relu2", 2)):
         coarse = partial(cam.layer_cam, layer=layer)
         levels = levels_of(net, x)
-        start = F.interpolate(coarse(net, x, 1)[None, None], levels[used - 1].shape[-2:], mode="bilinear")[0, 0]
+        side = levels[used - 1].shape[-1]
+        start = coarse(net, x, 1).unfold(0, 16 // side, 16 // side).unfold(1, 16 // side, 16 // side).mean((2, 3))
         assert start.any()
         given = gradual_extrapolation(net, x, 1, coarse=coarse, layer=layer, levels=NAMES)
         close(given, slow(start, levels[:used]))
@@ -191,14 +198,45 @@ def test_a_map_is_taken_as_it_is():
     net, x, coarse = made(Steps), image(), features(4, 4)
     close(gradual_extrapolation(net, x, coarse=coarse, levels=NAMES), slow(coarse, levels_of(net, x)))
     close(gradual_extrapolation(net, x, coarse=features(8, 8), levels=NAMES), slow(features(8, 8), levels_of(net, x)[:2]))
-    down = core.resize(features(16, 16), (4, 4))
+    down = F.avg_pool2d(features(16, 16)[None], 4)[0]
     close(gradual_extrapolation(net, x, coarse=features(16, 16), layer="relu3", levels=NAMES), slow(down, levels_of(net, x)))
 
 
-def test_back_and_forth_the_coarse_map_stays_nearly_the_same():
+def test_a_fine_map_counts_with_all_its_pixels_where_it_shrinks():
+    coarse = torch.zeros(12, 16, dtype=torch.float64)
+    coarse[0, 3] = 6  # bilinear sampling at 3 x 4 points never looks there
+    expected = torch.zeros(3, 4, dtype=torch.float64)
+    expected[0, 0] = 6 / 16
+    assert not core.resize(coarse, (3, 4)).any()
+    close(to_size(coarse, (3, 4)), expected)
+    close(to_size(coarse, (24, 32)), core.resize(coarse, (24, 32)))  # it grows
+    close(to_size(coarse, (3, 32)), core.resize(F.avg_pool2d(coarse[None], (4, 1))[0], (3, 32)))  # it does both
+    assert torch.equal(to_size(coarse, (12, 16)), coarse)
+
+
+def test_back_and_forth_the_coarse_map_is_a_little_smoother():
     coarse = features(7, 7)
-    back = core.resize(core.resize(coarse, (224, 224)), (7, 7))
-    assert 0 < (back - coarse).abs().max() < 0.02
+    mean = torch.tensor([0.125, 0.75, 0.125], dtype=torch.float64)
+    kernel = (mean[:, None] * mean)[None, None]
+    expected = F.conv2d(F.pad(coarse[None, None], [1, 1, 1, 1], mode="replicate"), kernel)[0, 0]
+    close(to_size(core.resize(coarse, (224, 224)), (7, 7)), expected)
+
+
+def test_a_map_of_the_size_of_the_image_needs_a_layer():
+    net, x, coarse = made(Steps), image(), features(16, 16)
+    with pytest.raises(ValueError, match=r"map \[16, 16\] is as large as the image.*pass layer="):
+        gradual_extrapolation(net, x, coarse=coarse, levels=NAMES)
+    with pytest.raises(ValueError, match="as large as the image"):
+        gradual_extrapolation(net, x, coarse=coarse, levels=NAMES[1:])  # not even the finest level is as fine
+    close(gradual_extrapolation(net, x, coarse=coarse, levels=NAMES[:1]), slow(coarse, levels_of(net, x)[:1]))
+    whole = gradual_extrapolation(net, x, coarse=coarse, levels=NAMES, include_deeper=True)
+    close(whole, extrapolate(coarse, levels_of(net, x), include_deeper=True))
+
+
+@pytest.mark.parametrize("levels", [NAMES[::-1], ("relu2", "relu3", "relu1"), (*NAMES, "relu1", "relu3")])
+def test_levels_come_in_the_networks_own_order_and_each_once(levels):
+    net, x, coarse = made(Steps), image(), features(4, 4)
+    close(gradual_extrapolation(net, x, coarse=coarse, levels=levels), slow(coarse, levels_of(net, x)))
 
 
 def test_levels_that_end_below_the_image_are_resized_to_it():
@@ -224,7 +262,7 @@ def test_settings_reach_the_extrapolation():
 def test_a_transformer_has_one_resolution():
     net = torchvision.models.VisionTransformer(16, 4, 2, 2, 8, 16, num_classes=4).double()
     net = models.from_module(net, side=16, verbose=False)
-    with pytest.raises(ValueError, match="several resolutions; this network has one only"):
+    with pytest.raises(ValueError, match="VisionTransformer names none, as no network of one resolution only"):
         gradual_extrapolation(net, image(), coarse=features(4, 4))
     with pytest.raises(ValueError, match=r"all levels have the resolution \[4, 4\]"):
         gradual_extrapolation(net, image(), coarse=features(4, 4), levels=net.selectable_layers)
@@ -232,7 +270,7 @@ def test_a_transformer_has_one_resolution():
 
 def test_levels_that_are_missing_or_wrong_are_named():
     net, coarse = made(Steps), features(4, 4)
-    with pytest.raises(ValueError, match="plain nn.Module does not say which layers are its levels"):
+    with pytest.raises(ValueError, match="several resolutions, and Steps names none.*pass levels=.*from_module"):
         gradual_extrapolation(net, image(), coarse=coarse)
     with pytest.raises(TypeError, match="not one name, 'relu1'"):
         gradual_extrapolation(net, image(), coarse=coarse, levels="relu1")
@@ -257,14 +295,16 @@ def test_it_works_on_any_network_with_levels():
 
 
 def test_it_draws_the_map_together_on_the_object():
-    net, gained = models.load("slim_vgg16_scenes"), []
+    net, shares = models.load("slim_vgg16_scenes"), []
     for photo in drawn.scenes(6, seed=11):
         x, target = net.preprocess(photo.picture), net.index(photo.class_names[0])
         mask = photo.mask(photo.class_names[0], tuple(x.shape[-2:])).to(x)
-        maps = [f(net, x, target) for f in (cam.grad_cam, partial(gradual_extrapolation, coarse=cam.grad_cam))]
-        share = [float((m * mask).sum() / m.sum()) for m in maps]
-        gained.append(share[1] - share[0])
-    assert np.median(gained) > 0  # more of the map lies on the object
+        heat = cam.grad_cam(net, x, target)
+        whole = gradual_extrapolation(net, x, target, coarse=torch.ones(4, 4))  # what the features alone make of no map at all
+        maps = (torch.ones_like(heat), heat, whole, gradual_extrapolation(net, x, target, coarse=cam.grad_cam))
+        shares.append([float((m * mask).sum() / m.sum()) for m in maps])
+    chance, before, features_alone, after = np.mean(shares, 0)  # how much of the map lies on the object
+    assert chance < 0.1 and before > 2 * chance and after > before + 0.3 and after > features_alone
 
 
 # ------------------------------------------------------------------------------------------------ what is still seen
@@ -273,16 +313,34 @@ def test_it_draws_the_map_together_on_the_object():
 def test_an_image_seen_through_its_map():
     x, saliency = image(), features(16, 16)
     unit = (saliency - saliency.min()) / (saliency.max() - saliency.min())
-    close(seen_through(x, saliency), x * unit)
-    close(seen_through(x, saliency, fill=0.5), x * unit + 0.5 * (1 - unit))
-    cut = seen_through(x, saliency, threshold=0.5)
+    close(masked_image(x, saliency), x * unit)
+    close(masked_image(x, saliency, fill=0.5), x * unit + 0.5 * (1 - unit))
+    cut = masked_image(x, saliency, threshold=0.5)
     assert torch.equal(cut != 0, (unit > 0.5).expand(3, 16, 16))
     assert torch.equal(cut[:, unit > 0.5], x[:, unit > 0.5])
-    assert not seen_through(x, torch.ones(16, 16)).any()  # a constant map shows nothing
+    assert not masked_image(x, torch.ones(16, 16)).any()  # a constant map shows nothing
+
+
+@pytest.mark.parametrize(
+    ("saliency", "says"),
+    [
+        (features(8, 16), r"\[3, 16, 16\] takes a finite map \[16, 16\]; this one is \[8, 16\], NaN or infinite: False"),
+        (features(1, 16, 16), r"this one is \[1, 16, 16\]"),
+        (features(16, 16) / 0, "NaN or infinite: True"),
+    ],
+)
+def test_a_map_that_does_not_fit_the_image_is_named(saliency, says):
+    with pytest.raises(ValueError, match=says):
+        masked_image(image(), saliency)
 
 
 def test_the_network_can_be_asked_what_it_sees():
     net = models.load("slim_vgg16_scenes")
     photo = drawn.scenes(1, seed=2)[0]
     x = net.preprocess(photo.picture)
-    assert net.top(seen_through(x, gradual_extrapolation(net, x, coarse=cam.grad_cam)), 2) != net.top(x, 2)
+    saliency = gradual_extrapolation(net, x, coarse=cam.grad_cam)
+    unit = (saliency - saliency.min()) / (saliency.max() - saliency.min())
+    seen = net.top(masked_image(x, saliency), 2)
+    assert [name for name, _ in seen] == [name for name, _ in net.top(x * unit, 2)]
+    assert [p for _, p in seen] == pytest.approx([p for _, p in net.top(x * unit, 2)], rel=1e-5)
+    assert seen[0][1] != pytest.approx(net.top(x, 1)[0][1], rel=1e-5)
