@@ -111,10 +111,20 @@ def activation_maximisation(
         with capture(net, [] if layer is None else [layer]) as seen:
             logits = net(image[None])[0]  # [K]
         units = logits if layer is None else recorded(seen, layer)[0].mean((1, 2))  # [K] or [C]
-        return units[checked_target(units, unit)]
+        return units[checked_unit(units, unit, layer)]
 
     settings: dict[str, Any] = {"tv": tv, "view": view, "side": side, "seed": seed, "progress": progress}
     return climb(net, goal, steps=steps, lr=lr, weight_decay=weight_decay, **settings)
+
+
+def checked_unit(units: Tensor, unit: int, layer: str | None) -> int:
+    """The number of a class, or of a channel of `layer`. Errors: ValueError or TypeError saying which there are."""
+    try:
+        return checked_target(units, unit)
+    except (ValueError, TypeError) as error:
+        if layer is None:
+            raise
+        raise type(error)(f"layer {layer!r} has channels 0 to {len(units) - 1}; unit {unit!r} is none of them") from None
 
 
 def class_impression(
@@ -126,7 +136,8 @@ def class_impression(
 
     target: a class, or several to be fused into one image (the sum of their logits); saliency: any explainer; from step
     `warm_up` on, every `gate_every` steps, its map of the image so far says where the image may go on changing, and what
-    lies elsewhere is blurred: that drives out the background. The other settings are those of `climb`.
+    lies elsewhere is blurred: that drives out the background; a map that is blank holds nothing back. The other settings are
+    those of `climb`.
     With `view=same, tv=0, weight_decay=1e-4, blur_every=4` it is the plain class image that is blurred now and then.
     Returns: image `[3, side, side]`, preprocessed. Errors: ValueError for a class that is not there, or none.
     Paper: addepalli2020saliency; tamboli2021survey, Sec. II-B. Deviation: neither says how the saliency drives, nor any
@@ -160,8 +171,11 @@ def climb(
     image before the goal sees it, such as `random_view`; blur_every: blur after so many steps, 0 for never; gate, warm_up,
     gate_every: see `class_impression`; side: of the image, the network's own by default; seed: of all random numbers.
     Pixels stay in the range of real ones where `net` is a Classifier, which knows its preprocessing.
-    Returns: image `[3, side, side]`. Errors: ValueError where the goal is NaN or infinite, naming the step.
+    Returns: image `[3, side, side]`, with steps=0 the noise. Errors: ValueError for steps below 0, for gate_every below 1, and
+    where the goal is NaN or infinite, naming the step.
     """
+    if steps < 0 or gate_every < 1:
+        raise ValueError(f"steps is {steps} and gate_every {gate_every}; expected at least 0 and 1")
     generator = torch.Generator().manual_seed(seed)
     with torch.inference_mode(False), torch.enable_grad(), frozen(net):
         x = noise(net, side, generator)  # [3, side, side]
@@ -170,7 +184,8 @@ def climb(
         climber = torch.optim.Adam([x.requires_grad_()], lr=lr, weight_decay=weight_decay)
         for step in tqdm(range(steps), desc="climbing", unit="step", disable=not progress, leave=False):
             if gate is not None and step >= warm_up and (step - warm_up) % gate_every == 0:
-                allowed = gate(x.detach())
+                shown = gate(x.detach())
+                allowed = shown if shown.any() else torch.ones_like(shown)  # a blank map says nothing: all stays open
                 x.data = allowed * x.data + (1 - allowed) * blurred(x.data, 2.0)
             y = goal(view(x, generator)) - tv * total_variation(x)
             if not y.isfinite():

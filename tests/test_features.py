@@ -1,6 +1,7 @@
 """features: closed forms, images whose best is known, and what the random views, the gate and the blur may and may not do."""
 
 from functools import partial
+from inspect import signature
 
 import pytest
 import torch
@@ -230,14 +231,16 @@ def gate_of(values):
     return lambda net, image, target=None: values.to(image)
 
 
-def test_a_map_of_zeros_lets_nothing_of_the_class_in():
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_a_blank_map_says_nothing_and_leaves_everything_open(value):
     net = classifier(made(Deep), layer="features")
-    blank = gate_of(torch.zeros(SIDE, SIDE))
-    one, two = (IMPRESSION(net, c, saliency=blank, warm_up=0) for c in (0, 1))
-    assert torch.equal(one, two) and not torch.equal(one, IMPRESSION(net, 0))
-    start = IMPRESSION(net, 0, steps=0)
-    expected = features.blurred(features.blurred(start, 2.0), 2.0)  # at the steps 0 and 20, nothing else
-    torch.testing.assert_close(one, expected, rtol=1e-12, atol=1e-12)
+    blank = gate_of(torch.full((SIDE, SIDE), value))
+    assert torch.equal(IMPRESSION(net, 0, saliency=blank, warm_up=0), IMPRESSION(net, 0))
+    left = (torch.arange(SIDE) < SIDE // 2).double().expand(SIDE, SIDE)
+    maps = iter([left, torch.zeros(SIDE, SIDE)])  # at the steps 0 and 20: then the right opens again
+    once = IMPRESSION(net, 0, saliency=lambda net, image, target=None: next(maps), warm_up=0)
+    held = IMPRESSION(net, 0, saliency=gate_of(left), warm_up=0)
+    assert (once - held)[..., SIDE // 2 + 4 :].abs().max() > 1e-3
 
 
 def test_where_the_map_is_1_the_image_goes_on_and_elsewhere_it_is_blurred():
@@ -323,8 +326,25 @@ def test_the_network_comes_back_as_it_was_also_after_a_failure(name, fail_at):
 @every
 @pytest.mark.parametrize(("unit", "error"), [(6, ValueError), (-1, ValueError), ("cat", TypeError), (True, TypeError)])
 def test_a_wrong_unit_is_named(name, unit, error):
-    with pytest.raises(error, match="out of range|class index"):
+    says = "layer 'mix' has channels 0 to 5; unit .* is none of them" if "unit" in signature(MAKERS[name]).parameters else "class"
+    with pytest.raises(error, match=says):
         MAKERS[name](classifier(made()), unit)
+
+
+def test_without_a_layer_a_unit_is_a_class():
+    with pytest.raises(ValueError, match="target 4 is out of range: the network has classes 0 to 3"):
+        activation_maximisation(classifier(made()), 4)
+
+
+@every
+def test_less_than_no_steps_are_an_error(name):
+    with pytest.raises(ValueError, match="steps is -1.*at least 0"):
+        MAKERS[name](classifier(made()), 1, steps=-1)
+
+
+def test_a_gate_that_never_comes_is_an_error():
+    with pytest.raises(ValueError, match="gate_every 0; expected"):
+        IMPRESSION(classifier(made()), 1, gate_every=0)
 
 
 def test_no_class_is_an_error():
