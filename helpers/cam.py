@@ -60,8 +60,11 @@ def averaged(net: Any, image: Tensor, linear: nn.Linear, features: Tensor) -> bo
     if linear.in_features != len(features):
         return False
     with torch.no_grad():
-        pooled, logits = linear(features.mean((1, 2))), net(image[None])[0]  # [K] both
-    return pooled.shape == logits.shape and torch.allclose(pooled, logits, rtol=1e-3, atol=1e-3)
+        logits, pooled = net(image[None])[0], F.linear(features.mean((1, 2)), linear.weight)  # [K] both
+        if pooled.shape != logits.shape:
+            return False
+        without = logits if linear.bias is None else logits - linear.bias  # a large bias would hide what is not the same
+    return bool((pooled - without).abs().max() <= 1e-3 * without.abs().max())
 
 
 @explainer
@@ -88,11 +91,14 @@ def grad_cam_pp(net: Any, image: Tensor, target: int, *, layer: str | None = Non
 def xgrad_cam(net: Any, image: Tensor, target: int, *, layer: str | None = None, score: Score = logit) -> Tensor:
     """XGrad-CAM: gradients averaged with the features as weights, after two axioms (sensitivity, conservation).
 
-    Returns: map `[H, W]`, not negative. A feature map that sums to 0 has weight 0. Paper: fu2020xgradcam, Eq. (8).
+    Returns: map `[H, W]`, not negative. Paper: fu2020xgradcam, Eq. (8).
+    Deviation: a feature map whose positive and negative values cancel out, to a sum below 1e-5 of their sizes, has weight 0:
+    what is left of such a sum is rounding.
     """
     A, g = features_and_gradient(net, image, target, cam_layer(net, layer), score)  # [C, h, w] both
     total = A.sum((1, 2))  # [C]
-    weights = torch.where(total != 0, (A * g).sum((1, 2)) / torch.where(total != 0, total, 1), 0)  # Eq. (8): [C]
+    sums = total.abs() > 1e-5 * A.abs().sum((1, 2))  # [C], bool
+    weights = torch.where(sums, (A * g).sum((1, 2)) / torch.where(sums, total, 1), 0)  # Eq. (8): [C]
     return resize(torch.einsum("c,chw->hw", weights, A).relu(), image.shape[-2:])
 
 
@@ -166,34 +172,38 @@ def smooth_grad_cam_pp(
 def augmented_grad_cam(
     net: Any, image: Tensor, target: int, *, layer: str | None = None, score: Score = logit, copies: int = 100,
     angle: float = 0.5, shift: float = 30 / 224, seed: int = 0,
-    tv: float = 2e-3, energy: float = 1e-4, steps: int = 200, rate: float = 1e-2,
+    tv: float = 2e-3, energy: float = 1e-4, steps: int = 200, lr: float = 1e-2,
 ) -> Tensor:  # fmt: skip
     """Augmented Grad-CAM: one sharp map that accounts for the coarse Grad-CAMs of many turned and shifted copies of the image.
 
     copies: how many, each one forward and one backward pass; the first is the image as it is; angle: the largest turn, in
-    radians; shift: the largest shift, as a share of the sides; tv, energy, steps, rate: see `super_resolved`; steps=0 gives the
+    radians; shift: the largest shift, as a share of the sides; tv, energy, steps, lr: see `super_resolved`; steps=0 gives the
     mean of the maps turned back.
-    Returns: map `[H, W]`, not negative. Errors: ValueError without copies.
+    Returns: map `[H, W]`, not negative. Errors: ValueError without copies or for negative steps.
     Paper: morbidelli2020augmented. Deviation: see `super_resolved`.
     """
+    if copies < 1 or steps < 0:
+        raise ValueError(f"copies is {copies}, steps is {steps}; expected at least 1 copy and steps of at least 0")
     moves = random_moves(copies, angle, shift, image, seed)  # [n, 2, 3]
     seen = coarse_maps(net, image, target, cam_layer(net, layer), score, mean_gradient, moves)  # [n, h, w]
-    return super_resolved(seen, moves, image.shape[-2:], tv, energy, steps, rate)
+    return super_resolved(seen, moves, image.shape[-2:], tv, energy, steps, lr)
 
 
 @explainer
 def augmented_grad_cam_pp(
     net: Any, image: Tensor, target: int, *, layer: str | None = None, score: Score = logit, copies: int = 100,
     angle: float = 0.5, shift: float = 30 / 224, seed: int = 0,
-    tv: float = 2e-3, energy: float = 1e-4, steps: int = 200, rate: float = 1e-2,
+    tv: float = 2e-3, energy: float = 1e-4, steps: int = 200, lr: float = 1e-2,
 ) -> Tensor:  # fmt: skip
     """Augmented Grad-CAM++: `augmented_grad_cam` with Grad-CAM++ on every copy. Settings and returns are the same.
 
     Paper: gao2023augmented; morbidelli2020augmented.
     """
+    if copies < 1 or steps < 0:
+        raise ValueError(f"copies is {copies}, steps is {steps}; expected at least 1 copy and steps of at least 0")
     moves = random_moves(copies, angle, shift, image, seed)  # [n, 2, 3]
     seen = coarse_maps(net, image, target, cam_layer(net, layer), score, positive_gradient, moves)  # [n, h, w]
-    return super_resolved(seen, moves, image.shape[-2:], tv, energy, steps, rate)
+    return super_resolved(seen, moves, image.shape[-2:], tv, energy, steps, lr)
 
 
 def coarse_maps(net: Any, image: Tensor, target: int, layer: str, score: Score, weigh: Weigh, moves: Tensor) -> Tensor:
@@ -203,8 +213,6 @@ def coarse_maps(net: Any, image: Tensor, target: int, layer: str, score: Score, 
 
 def random_moves(copies: int, angle: float, shift: float, image: Tensor, seed: int) -> Tensor:
     """Random turns and shifts `[n, 2, 3]`, the first of them none: places of the copy to those of the image, from -1 to 1."""
-    if copies < 1:
-        raise ValueError(f"copies is {copies}; expected at least 1")
     H, W = image.shape[-2:]
     draws = torch.rand(copies, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2 - 1  # [n, 3]
     turn, (x, y) = draws[:, 0] * angle, (draws[:, 1:] * 2 * shift).T  # [n] each; the sides are 2 long
@@ -232,11 +240,11 @@ def turned_back(maps: Tensor, moves: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def super_resolved(
-    maps: Tensor, moves: Tensor, size: Sequence[int], tv: float, energy: float, steps: int, rate: float
+    maps: Tensor, moves: Tensor, size: Sequence[int], tv: float, energy: float, steps: int, lr: float
 ) -> Tensor:  # fmt: skip
     """The sharp map h that, moved like copy i (A_i) and made coarse (D), is nearest to its map g_i: `[n, h, w] -> [H, W]`.
 
-    Adam takes `steps` steps of `rate` down the mean over the copies of `||D A_i h - g_i||^2`, plus tv times the total variation
+    Adam takes `steps` steps of `lr` down the mean over the copies of `||D A_i h - g_i||^2`, plus tv times the total variation
     of h (absolute differences of neighbours), plus energy / 2 times `||h||^2`, all in units of the largest g.
     Paper: morbidelli2020augmented, its super-resolution.
     Deviation: the authors start from 0 with a rate of 0.001, which moves a pixel by about 0.2 in 200 steps; ours starts from the
@@ -248,7 +256,7 @@ def super_resolved(
     per_cell = min(4, math.ceil(size[0] / maps.shape[1]))  # places in each cell of a coarse map, in a row and in a column
     fine = [len(g), 1, *(per_cell * side for side in g.shape[1:])]
     places = F.affine_grid(moves, fine, align_corners=False).flatten(0, 1)[None]  # [1, n*4h, 4w, 2]
-    adam = torch.optim.Adam([h], lr=rate)
+    adam = torch.optim.Adam([h], lr=lr)
     for _ in range(steps):
         with torch.enable_grad():
             copied = F.grid_sample(h[None, None], places, align_corners=False)  # A h: [1, 1, n*4h, 4w]

@@ -173,6 +173,21 @@ def test_cam_refuses_a_network_for_which_it_is_not_defined(net, layer, says):
         cam.cam(net, image(), 1, layer=layer)
 
 
+@pytest.mark.parametrize(("strength", "bias"), [(1e-5, 0.0), (1e-5, 1.0), (1.0, 100.0)])
+def test_how_strong_the_last_weights_are_does_not_decide_for_which_network_cam_is_defined(strength, bias):
+    def weakened(kind):
+        net = made(kind)
+        net.head.weight.data *= strength
+        net.head.bias.data.fill_(bias)
+        return net
+
+    plain = cam.cam(made(Tiny), image(), 1, layer="last")
+    torch.testing.assert_close(cam.cam(weakened(Tiny), image(), 1, layer="last"), strength * plain)
+    for net, layer in ((weakened(Twice), "last"), (weakened(Tiny), "mix")):
+        with pytest.raises(ValueError, match="CAM needs logits = one linear layer"):
+            cam.cam(net, image(), 1, layer=layer)
+
+
 def test_cam_takes_the_pool_behind_the_last_features_where_that_is_what_is_averaged():
     net, x = models.load("slim_vgg16_scenes"), image(size=(64, 64), dtype=torch.float32)
     assert net.cam_layer == "features.29"
@@ -187,6 +202,36 @@ def test_a_feature_map_without_positive_or_any_values_weighs_nothing():
     for method in (cam.grad_cam, cam.grad_cam_pp, cam.xgrad_cam, cam.layer_cam):
         saliency = method(net, x, 0, layer="relu")
         torch.testing.assert_close(core.to_unit(saliency), core.to_unit(x[0]))
+
+
+class Cancelling(nn.Module):
+    """Two feature maps: the first one's values add up to 0 but for rounding, the second is positive; gradients of 1 to 4."""
+
+    def __init__(self, rest):
+        super().__init__()
+        values = [[[1.0, -1.0], [0.3, -0.3 + rest]], [[1.0, 2.0], [3.0, 4.0]]]
+        self.register_buffer("values", torch.tensor(values, dtype=torch.float64))
+        self.features = nn.Identity()
+
+    def forward(self, x):
+        A = self.features(self.values.expand(len(x), 2, 2, 2) + 0 * x.sum())
+        return torch.stack([(A * torch.arange(1.0, 5).reshape(2, 2)).sum((1, 2, 3)), 0 * A.sum((1, 2, 3))], 1)
+
+
+@pytest.mark.parametrize("rest", [0.0, 1e-12, -1e-12, 2e-6])
+def test_a_feature_map_that_cancels_out_weighs_nothing_in_xgrad_cam(rest):
+    weight = (1 * 1 + 2 * 2 + 3 * 3 + 4 * 4) / 10
+    expected = weight * torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64)
+    torch.testing.assert_close(cam.xgrad_cam(Cancelling(rest), PICTURE, 0, layer="features"), expected)
+
+
+def test_a_feature_map_with_a_sum_weighs_by_eq_8_however_small_it_is():
+    net = Cancelling(0.1)
+    A, g = net.values, torch.arange(1.0, 5, dtype=torch.float64).reshape(2, 2)
+    expected = sum((a * g).sum() / a.sum() * a for a in A).relu()
+    torch.testing.assert_close(cam.xgrad_cam(net, PICTURE, 0, layer="features"), expected)
+    net.values *= 1e-9
+    torch.testing.assert_close(cam.xgrad_cam(net, PICTURE, 0, layer="features"), 1e-9 * expected, rtol=1e-9, atol=0)
 
 
 def test_a_class_that_no_feature_speaks_for_gives_a_blank_map():
@@ -424,7 +469,7 @@ def matrices(copied, small, size, per_cell):
     by="the super-resolution's objective with explicit matrices and Adam written out by hand",
 )
 def test_the_super_resolution_is_adam_on_the_written_out_objective():
-    size, small, n, tv, energy, rate = (7, 9), (2, 3), 3, 0.05, 0.02, 0.03
+    size, small, n, tv, energy, lr = (7, 9), (2, 3), 3, 0.05, 0.02, 0.03
     generator = torch.Generator().manual_seed(2)
     g = torch.rand(n, *small, generator=generator, dtype=torch.float64) * 5
     copied = cam.random_moves(n, 0.5, 0.2, torch.zeros(3, *size, dtype=torch.float64), 1)
@@ -444,8 +489,8 @@ def test_the_super_resolution_is_adam_on_the_written_out_objective():
                         of_tv[i, j] -= tv * sign
         gradient = gradient + of_tv.flatten()
         m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
-        h = h - rate * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8)
-    given = cam.super_resolved(g, copied, size, tv=tv, energy=energy, steps=5, rate=rate)
+        h = h - lr * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8)
+    given = cam.super_resolved(g, copied, size, tv=tv, energy=energy, steps=5, lr=lr)
     torch.testing.assert_close(given, h.clamp_min(0).reshape(size) * peak, rtol=1e-9, atol=1e-11)
 
 
@@ -485,9 +530,10 @@ def test_a_class_that_no_feature_speaks_for_gives_a_blank_augmented_map(name):
 
 
 @augmented
-def test_no_copies_are_named(name):
-    with pytest.raises(ValueError, match="copies is 0"):
-        getattr(cam, name)(made(Deep), image(), layer="features", copies=0)
+@pytest.mark.parametrize(("settings", "says"), [({"copies": 0}, "copies is 0"), ({"copies": 2, "steps": -1}, "steps is -1")])
+def test_wrong_counts_are_named_before_the_first_copy(name, settings, says):
+    with pytest.raises(ValueError, match=says):
+        getattr(cam, name)(made(Deep), image(), layer="not asked for", **settings)
 
 
 # ----------------------------------------------------------------------------------------------------------- FullGrad
