@@ -14,7 +14,7 @@ from helpers.masks import FeatureMasks, Gate, masked_logits, weighted_sum
 
 
 def sigmoid_of_relu(x: Tensor) -> Tensor:
-    """A half where a feature is absent or negative, then a sigmoid: the variant in the authors' code of mitra2024scorecampp."""
+    """The sigmoid of the positive part: half where a feature is absent. A variant in the authors' code of mitra2024scorecampp."""
     return x.relu().sigmoid()
 
 
@@ -58,7 +58,7 @@ def score_cam_pp(
     Returns: map `[H, W]`, not negative. Paper: mitra2024scorecampp, Eqs. (9) to (12).
     Deviation: the authors' code, like ours, subtracts no baseline and takes tanh after upsampling, not before as in Eq. (9).
     """
-    A = changing(features_of(net, image, cam_layer(net, layer)), keep_constant=True)  # [C, h, w]
+    A = present(features_of(net, image, cam_layer(net, layer)), gate)  # [C, h, w]
     H = FeatureMasks(A, (image.shape[1], image.shape[2]), gate)  # Eqs. (11) and (12): [C, H, W]
     weights = confidence(net, image, target, H, score, baseline, normalise, fill, batch_size, progress)  # Eq. (10): [C]
     if not gate_sum:
@@ -78,10 +78,23 @@ def confidence(
     return weights if normalise is None else normalise(weights)
 
 
-def changing(features: Tensor, *, keep_constant: bool = False) -> Tensor:
-    """Feature maps without those that are 0 everywhere (exact: they add nothing), or constant: `[C, h, w] -> [C', h, w]`."""
-    low, high = features.amin((1, 2)), features.amax((1, 2))
-    kept = features[(low != 0) | (high != 0) if keep_constant else low != high]
-    if not len(kept):
+def changing(features: Tensor) -> Tensor:
+    """Feature maps without those that are constant: `[C, h, w] -> [C', h, w]`. Errors: ValueError if none is left."""
+    return some(features, features.amin((1, 2)) != features.amax((1, 2)))
+
+
+def present(features: Tensor, gate: Gate) -> Tensor:
+    """Feature maps without those that are 0 everywhere, where the gate leaves them so: `[C, h, w] -> [C', h, w]`.
+
+    Exact: they add nothing. A gate such as the sigmoid makes a mask of them: all maps stay. Errors: ValueError if none is left.
+    """
+    if gate(torch.zeros_like(features[:1])).any():
+        return features
+    return some(features, features.flatten(1).any(1))
+
+
+def some(features: Tensor, kept: Tensor) -> Tensor:
+    """The feature maps `[C, h, w]` that are kept `[C]`, one at least."""
+    if not kept.any():
         raise ValueError(f"all {len(features)} feature maps are constant: there is nothing to mask with at this layer")
-    return kept
+    return features[kept]

@@ -12,6 +12,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 from helpers import core, data, models
+from helpers.evaluation import counted
 from helpers.score_cam import GATES, score_cam, score_cam_pp
 
 softmax = partial(torch.softmax, dim=0)
@@ -166,12 +167,24 @@ def with_dead_channels():
 @pytest.mark.parametrize(
     "settings", [{}, {"score": core.logit}, {"score": core.logit, "baseline": image(9)}], ids=["default", "logit", "baseline"]
 )
-def test_skipping_dead_channels_is_exact(settings):
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("gate_sum", [True, False])
+def test_skipping_dead_channels_is_exact(settings, gate, gate_sum):
     net, x = with_dead_channels(), image(5)
     A = core.features_of(net, x, "features")
     assert not A[1].any() and A[2].min() == A[2].max() == pytest.approx(0.8)
-    expected = slow(net, x, 0, "features", gate=torch.tanh, **settings)
-    torch.testing.assert_close(score_cam_pp(net, x, 0, layer="features", **settings), expected, rtol=1e-10, atol=1e-12)
+    settings = settings | {"gate_sum": gate_sum}
+    expected = slow(net, x, 0, "features", gate=core.to_unit if gate == "min-max" else GATES_BY_HAND[gate], **settings)
+    given = score_cam_pp(net, x, 0, layer="features", gate=GATES[gate], **settings)
+    torch.testing.assert_close(given, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("gate", "skipped"), [(g, 0 if "Sigmoid" in g else 2) for g in GATES])
+def test_a_channel_is_skipped_where_the_gate_makes_nothing_of_it(gate, skipped):
+    net, x = with_dead_channels(), image(5)
+    with counted(net) as cost:
+        score_cam_pp(net, x, 0, layer="features", gate=GATES[gate])
+    assert cost.forwards == 2 + 7 - skipped  # the first choice, the features, and the masked copies
 
 
 def test_with_softmax_the_skipped_channels_only_change_the_scale():
