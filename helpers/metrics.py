@@ -6,7 +6,7 @@ The settings of a paper are bound in a mapping of the paper's name, as `evaluati
 
 Conventions: the explanation map of a saliency map S is the image seen through it, `x * S`, with S scaled to [0, 1]. Pixels are
 ranked from the highest value down; equal ones count from the top left, row by row. A map with NaN or infinity, or of another
-size than the image, is an error.
+size than the image, is an error, and so is a target out of range; `None` is the network's first choice on the whole image.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from helpers.core import Score, logit, probability, to_unit
+from helpers.core import Score, checked_target, logit, probability, to_unit
 from helpers.masks import Gate, keep_top, masked_logits
 
 NAN = float("nan")
@@ -80,7 +80,7 @@ def filled(fill: Fill, image: Tensor) -> Tensor:
 
 
 def seen_through(
-    net: Any, image: Tensor, target: int, saliency: Tensor, *, score: Score = probability, mask: Gate = to_unit,
+    net: Any, image: Tensor, target: int | None, saliency: Tensor, *, score: Score = probability, mask: Gate = to_unit,
     fill: Fill = 0.0, batch_size: int = 8,
 ) -> tuple[float, float]:  # fmt: skip
     """(Y, O): the class score of the whole image, and of the image seen through the map. image `[3, H, W]`, map `[H, W]`.
@@ -91,7 +91,8 @@ def seen_through(
     """
     m = mask(checked_map(saliency, image.shape[-2:]))  # [H, W]
     masks = torch.stack([torch.ones_like(m), m])  # [2, H, W]
-    Y, O = score(masked_logits(net, image, masks, fill=filled(fill, image), batch_size=batch_size), target).tolist()  # noqa: E741
+    logits = masked_logits(net, image, masks, fill=filled(fill, image), batch_size=batch_size)  # [2, K]
+    Y, O = score(logits, checked_target(logits[0], target)).tolist()  # noqa: E741
     return Y, O
 
 
@@ -101,7 +102,7 @@ def above(saliency: Tensor, *, threshold: float) -> Tensor:
 
 
 def average_drop(
-    net: Any, image: Tensor, target: int, saliency: Tensor, *, score: Score = probability, mask: Gate = to_unit,
+    net: Any, image: Tensor, target: int | None, saliency: Tensor, *, score: Score = probability, mask: Gate = to_unit,
     fill: Fill = 0.0, batch_size: int = 8,
 ) -> float:  # fmt: skip
     """max(0, Y - O) / Y: the share of the class score lost when only the explanation map is seen; lower is better.
@@ -115,7 +116,7 @@ def average_drop(
 
 
 def increase_in_confidence(
-    net: Any, image: Tensor, target: int, saliency: Tensor, *, score: Score = probability, mask: Gate = to_unit,
+    net: Any, image: Tensor, target: int | None, saliency: Tensor, *, score: Score = probability, mask: Gate = to_unit,
     fill: Fill = 0.0, batch_size: int = 8,
 ) -> float:  # fmt: skip
     """1 if the explanation map alone scores higher than the image, else 0; higher is better.
@@ -128,7 +129,7 @@ def increase_in_confidence(
 
 
 def signed_drop(
-    net: Any, image: Tensor, target: int, saliency: Tensor, *, score: Score = probability, mask: Gate = to_unit,
+    net: Any, image: Tensor, target: int | None, saliency: Tensor, *, score: Score = probability, mask: Gate = to_unit,
     fill: Fill = 0.0, batch_size: int = 8,
 ) -> float:  # fmt: skip
     """Y - O, negative where the explanation map scores higher: what `win` compares.
@@ -140,8 +141,8 @@ def signed_drop(
 
 
 def drop_in_logit(
-    net: Any, image: Tensor, target: int, saliency: Tensor, *, score: Score = logit, mask: Gate = to_unit, fill: Fill = 0.0,
-    batch_size: int = 8,
+    net: Any, image: Tensor, target: int | None, saliency: Tensor, *, score: Score = logit, mask: Gate = to_unit,
+    fill: Fill = 0.0, batch_size: int = 8,
 ) -> float:  # fmt: skip
     """z(x) - z(x * (1 - S)): the logit lost when the explained part is taken out; higher is better.
 
@@ -191,20 +192,24 @@ def pixel_counts(pixels: int, steps: int, step_px: int | None) -> Tensor:
 
 
 def exchanged(
-    net: Any, start: Tensor, end: Tensor, target: int, saliency: Tensor, *, steps: int, step_px: int | None, score: Score,
-    batch_size: int, progress: bool,
+    net: Any, start: Tensor, end: Tensor, target: int | None, saliency: Tensor, *, whole: int, steps: int, step_px: int | None,
+    score: Score, batch_size: int, progress: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Scores on the way from image `start` to image `end`, whose pixels are exchanged from the highest of the map down."""
+    """Scores on the way from image `start` to image `end`, whose pixels are exchanged from the highest of the map down.
+
+    whole: the step at which the image is whole, 0 or -1: its first choice is the target `None`.
+    """
     ranks = ranked(checked_map(saliency, end.shape[-2:])).to(end.device)  # [H, W]
     counts = pixel_counts(ranks.numel(), steps, step_px).to(end.device)  # [steps + 1]
     masks = RankedMasks(ranks, counts)
-    scores = score(masked_logits(net, end, masks, fill=start, batch_size=batch_size, progress=progress), target)  # [steps + 1]
+    logits = masked_logits(net, end, masks, fill=start, batch_size=batch_size, progress=progress)  # [steps + 1, K]
+    scores = score(logits, checked_target(logits[whole], target))  # [steps + 1]
     return counts.double().cpu() / ranks.numel(), scores.double().cpu()
 
 
 def insertion_curve(
-    net: Any, image: Tensor, target: int, saliency: Tensor, *, fill: Fill = blur, steps: int = 28, step_px: int | None = None,
-    score: Score = probability, batch_size: int = 8, progress: bool = False,
+    net: Any, image: Tensor, target: int | None, saliency: Tensor, *, fill: Fill = blur, steps: int = 28,
+    step_px: int | None = None, score: Score = probability, batch_size: int = 8, progress: bool = False,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Class scores while the pixels are put in, from the highest of the map down: fractions and scores, both `[steps + 1]`.
 
@@ -214,14 +219,14 @@ def insertion_curve(
     Errors: ValueError for fewer than one step or pixel, or more steps than pixels. Paper: petsiuk2018rise.
     """
     return exchanged(
-        net, filled(fill, image), image, target, saliency,
+        net, filled(fill, image), image, target, saliency, whole=-1,
         steps=steps, step_px=step_px, score=score, batch_size=batch_size, progress=progress,
     )  # fmt: skip
 
 
 def deletion_curve(
-    net: Any, image: Tensor, target: int, saliency: Tensor, *, fill: Fill = 0.0, steps: int = 28, step_px: int | None = None,
-    score: Score = probability, batch_size: int = 8, progress: bool = False,
+    net: Any, image: Tensor, target: int | None, saliency: Tensor, *, fill: Fill = 0.0, steps: int = 28,
+    step_px: int | None = None, score: Score = probability, batch_size: int = 8, progress: bool = False,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Class scores while the pixels are taken out, from the highest of the map down: fractions and scores, both `[steps + 1]`.
 
@@ -229,7 +234,7 @@ def deletion_curve(
     insertion of `fill` into the image. Paper: petsiuk2018rise.
     """
     return exchanged(
-        net, image, filled(fill, image), target, saliency,
+        net, image, filled(fill, image), target, saliency, whole=0,
         steps=steps, step_px=step_px, score=score, batch_size=batch_size, progress=progress,
     )  # fmt: skip
 
@@ -243,8 +248,8 @@ def area(fractions: Tensor, scores: Tensor) -> float:
 
 
 def insertion(
-    net: Any, image: Tensor, target: int, saliency: Tensor, *, fill: Fill = blur, steps: int = 28, step_px: int | None = None,
-    score: Score = probability, batch_size: int = 8,
+    net: Any, image: Tensor, target: int | None, saliency: Tensor, *, fill: Fill = blur, steps: int = 28,
+    step_px: int | None = None, score: Score = probability, batch_size: int = 8,
 ) -> float:  # fmt: skip
     """Area under `insertion_curve`: how soon the class comes back as its pixels are put in; higher is better.
 
@@ -257,8 +262,8 @@ def insertion(
 
 
 def deletion(
-    net: Any, image: Tensor, target: int, saliency: Tensor, *, fill: Fill = 0.0, steps: int = 28, step_px: int | None = None,
-    score: Score = probability, batch_size: int = 8,
+    net: Any, image: Tensor, target: int | None, saliency: Tensor, *, fill: Fill = 0.0, steps: int = 28,
+    step_px: int | None = None, score: Score = probability, batch_size: int = 8,
 ) -> float:  # fmt: skip
     """Area under `deletion_curve`: how soon the class is gone as its pixels are taken out; lower is better.
 
@@ -281,16 +286,18 @@ def against(saliency: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, bool]:
 
 
 def energy_inside(saliency: Tensor, mask: Tensor) -> float:
-    """Energy-based pointing game: the share of the map's sum that lies inside `mask`; both `[H, W]`; higher is better.
+    """Energy-based pointing game: the share of the map's sum that lies inside `mask`; higher is better.
 
-    Energy is counted from the map's lowest value up, and from 0 where that is negative: a map such as RISE's, whose values differ
-    little from one another, would otherwise be a flat one. NaN for a map without positive values, a constant one, or an empty
-    mask. Paper: wang2020scorecam, Sec. 4.3; sattarzadeh2021sise, "EBPG".
+    Both `[H, W]`, the mask of 0 and 1. NaN for a map without positive values, a constant one, or an empty mask.
+    Paper: wang2020scorecam, Sec. 4.3; sattarzadeh2021sise, "EBPG".
+    Deviation: the papers' sum takes the values as they are. Ours counts them from the map's lowest up, and from 0 where that is
+    negative: a map such as RISE's, whose values differ little from one another, would otherwise be a flat one.
     """
-    positive = checked_map(saliency, mask.shape).relu().double()
+    S, inside, _ = against(saliency, mask)
+    positive = S.relu().double()
     positive = positive - positive.min()
     total = positive.sum()
-    return float((positive * mask.to(positive)).sum() / total) if total > 0 and mask.any() else NAN
+    return float((positive * inside).sum() / total) if total > 0 and inside.any() else NAN
 
 
 def top_iou(saliency: Tensor, mask: Tensor, *, fraction: float = 0.2) -> float:
@@ -358,20 +365,22 @@ def similarity(a: Tensor, b: Tensor) -> float:
 # ------------------------------------------------------------------------------------------------------ over images
 
 
-def win(drops: pd.DataFrame, *, tolerance: float = 1e-4, ties: str = "split") -> pd.Series:
+def win(drops: pd.DataFrame, *, tolerance: float = 1e-5, ties: str = "split") -> pd.Series:
     """Win %: the share of images on which a method has the smallest drop, as fractions that sum to 1.
 
     drops: one row an image, one column a method, such as `signed_drop` gives (drops cut off at 0 would tie wherever several
-    methods gain). ties: "split" shares the point among all within `tolerance` (float32 knows a logit no better) of the
-    smallest; "first" gives it to the leftmost of them, as the authors' code does. A NaN never wins; an image where every
-    method is NaN is left out. Paper: mitra2024scorecampp, App. A.3.
+    methods gain). tolerance: drops tie if they are no farther than this from the image's smallest, counted in units of its
+    largest drop where that is more than 1, as of logits: single precision knows them no better. ties: "split" shares the point
+    among those that tie; "first" gives it to the leftmost. A NaN never wins; an image where every method is NaN is left out.
+    Paper: mitra2024scorecampp, App. A.3. The authors' code is `ties="first"` with `tolerance=0`: rounding decides between equals.
     """
     if ties not in ("split", "first"):
         raise ValueError(f"ties is {ties!r}; expected 'split' or 'first'")
     table = drops.dropna(how="all")
     if table.empty:
         return pd.Series(NAN, index=drops.columns)
-    best = (table.sub(table.min(axis=1), axis=0) <= tolerance).astype(float)
+    unit = table.abs().max(axis=1).clip(lower=1)
+    best = table.sub(table.min(axis=1), axis=0).le(tolerance * unit, axis=0).astype(float)
     if ties == "first":
         best = best * (best.cumsum(axis=1) == 1)
     return best.div(best.sum(axis=1), axis=0).mean()

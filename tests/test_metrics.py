@@ -66,7 +66,9 @@ def test_the_explanation_map_multiplies_the_scaled_map():
     assert (Y, O) == (pytest.approx(sigmoid(18)), pytest.approx(sigmoid(8)))
 
 
-@pytest.mark.proves("average_drop", "drop_in_logit", "signed_drop", by="a linear model, whose answers are worked out by hand")
+@pytest.mark.proves(
+    "average_drop", "drop_in_logit", "signed_drop", "seen_through", by="a linear model, whose answers are worked out by hand"
+)
 def test_a_linear_model_has_analytic_answers():
     net, S = SumInside(), half_map()
     assert metrics.average_drop(net, ONES, 0, S, score=core.logit) == pytest.approx(10 / 18)
@@ -105,6 +107,29 @@ def test_the_default_score_is_the_probability_but_drop_in_logit_takes_the_logit(
     assert metrics.average_drop(Stub(1.0, -1.0), ONES, 0, MAP) == pytest.approx((sigmoid(1) - sigmoid(-1)) / sigmoid(1))
     assert metrics.signed_drop(Stub(1.0, -1.0), ONES, 0, MAP) == pytest.approx(sigmoid(1) - sigmoid(-1))
     assert metrics.drop_in_logit(Stub(1.0, -1.0), ONES, 0, MAP) == 2
+
+
+ASKING = [*MASKED, metrics.seen_through, metrics.insertion_curve, metrics.deletion_curve]
+
+
+@pytest.mark.parametrize("metric", ASKING)
+@pytest.mark.parametrize("target", [-1, 4, 2.0, "cat"])
+def test_a_target_that_is_no_class_is_named(metric, target):
+    with pytest.raises((ValueError, TypeError), match=r"target (-1|4) is out of range|a class index, not (2.0|'cat')"):
+        metric(made(Deep), image(), target, image(1)[0])
+
+
+@pytest.mark.parametrize("metric", ASKING)
+def test_without_a_target_it_is_the_first_choice_on_the_whole_image(metric):
+    net, S = made(Deep), image(1)[0]
+    for seed in range(3):
+        x = image(seed)
+        with torch.no_grad():
+            first, on_nothing = (int(net(y[None]).argmax()) for y in (x, 0 * x))
+        assert first != on_nothing
+        found, expected, other = (np.array(metric(net, x, t, S, fill=0.0)) for t in (None, first, on_nothing))
+        assert np.array_equal(found, expected)
+        assert metric is metrics.increase_in_confidence or not np.array_equal(found, other)
 
 
 @pytest.mark.parametrize("Y", [0.0, -2.0])
@@ -154,6 +179,7 @@ def test_a_mask_of_the_highest_pixels_keeps_exactly_as_many_as_it_says(fraction)
     assert pixels_in(Y) == set(range(16)) and pixels_in(O) == set(DESCENDING[: math.floor(fraction * 16)])
 
 
+@pytest.mark.proves("above", by="16 pixels, by hand")
 def test_a_threshold_is_one_of_the_scaled_map():
     seen = partial(metrics.seen_through, Bits(), WHITE, 0, SMALL, score=core.logit)
     assert pixels_in(seen(mask=partial(metrics.above, threshold=0.5))[1]) == {13, 4, 14}  # above 3, half-way from -1 to 7
@@ -224,6 +250,7 @@ def test_the_areas_of_a_linear_model_are_analytic():
     assert np.mean(areas) == pytest.approx(n / 2, abs=5 * np.std(areas) / math.sqrt(20))
 
 
+@pytest.mark.proves("area", by="trapezoids added up, with a short last step")
 @pytest.mark.parametrize("step_px", [1, 7, 10, 32, 63, 64, 1000])
 def test_a_short_last_step_counts_as_much_as_it_is(step_px):
     counts = [*range(0, 64, step_px), 64]
@@ -280,7 +307,10 @@ def exchanged_one_by_one(net, start, end, target, saliency, step, score):
     return scores, (sum(scores) - scores[0] / 2 - scores[-1] / 2) / (len(scores) - 1)
 
 
-@pytest.mark.proves("insertion", "deletion", by="the authors' loop over pixels, written anew, with their formula for the area")
+@pytest.mark.proves(
+    "insertion", "deletion", "insertion_curve", "deletion_curve",
+    by="the authors' loop over pixels, written anew, with their formula for the area",
+)  # fmt: skip
 @pytest.mark.parametrize("fill", [0.0, 2.5, torch.tensor([1.0, -2.0, 3.0])[:, None, None], image(4), metrics.blur],
                          ids=["0", "2.5", "colour", "image", "blur"])  # fmt: skip
 @pytest.mark.parametrize(("step", "score"), [(16, core.probability), (32, core.logit), (37, core.probability)])
@@ -377,6 +407,7 @@ def test_a_blur_that_does_not_fit_is_named(size, settings):
         metrics.blur(image(0, size), **settings)
 
 
+@pytest.mark.proves("black", by="a black picture, preprocessed")
 def test_black_is_what_preprocessing_makes_of_a_black_picture():
     net = classifier(made())
     picture = net.preprocess(Image.new("RGB", (40, 30)))
@@ -632,6 +663,14 @@ def test_energy_counts_from_the_lowest_value_up():
     assert metrics.energy_inside(S + 10, torch.tensor([[1.0, 0], [0, 0]])) == 3 / 8
 
 
+@pytest.mark.parametrize("metric", [*OF_TRUTH[:3], partial(metrics.pointing_game, tolerance=0)])
+def test_the_object_is_where_the_mask_is_above_a_half(metric):
+    S = image(1, (8, 8))[0]
+    expected = metric(S, G)
+    assert {metric(S, mask) for mask in (G > 0, 255 * G, (255 * G).byte(), 0.3 + 0.5 * G)} == {expected} != {metric(S, 1 - G)}
+    assert math.isnan(metric(S, 0.4 * G))
+
+
 @pytest.mark.parametrize(("S", "mask"), [
     (torch.zeros(2, 2), torch.ones(2, 2)), (-torch.ones(2, 2), torch.ones(2, 2)), (torch.ones(2, 2), torch.zeros(2, 2)),
 ])  # fmt: skip
@@ -654,9 +693,13 @@ def drops(*rows):
     ([(0.1, 0.1, 0.3), (0.3, 0.1, 0.2)], "first", [0.5, 0.5, 0]),
     ([(0, 0, 0)], "split", [1 / 3] * 3),
     ([(0, 0, 0)], "first", [1, 0, 0]),
-    ([(0.2, 0.1 + 5e-5, 0.1)], "split", [0, 0.5, 0.5]),
-    ([(0.2, 0.1 + 5e-5, 0.1)], "first", [0, 1, 0]),
-    ([(0.2, 0.1 + 5e-4, 0.1)], "split", [0, 0, 1]),
+    ([(0.2, 0.1 + 5e-6, 0.1)], "split", [0, 0.5, 0.5]),
+    ([(0.2, 0.1 + 5e-6, 0.1)], "first", [0, 1, 0]),
+    ([(0.2, 0.1 + 5e-5, 0.1)], "split", [0, 0, 1]),
+    ([(9e-5, 0.5, 1e-5)], "first", [0, 0, 1]),
+    ([(20, 0.1 + 1e-4, 0.1)], "split", [0, 0.5, 0.5]),  # logits: in units of 20
+    ([(0.2, -20 + 1e-4, -20)], "split", [0, 0.5, 0.5]),
+    ([(20, 0.1 + 5e-4, 0.1)], "split", [0, 0, 1]),
     ([(NAN, 0.9, 0.95)], "split", [0, 1, 0]),
     ([(NAN, 0.9, 0.95)], "first", [0, 1, 0]),
     ([(NAN, NAN, NAN), (1, 0, 1)], "split", [0, 1, 0]),
@@ -675,6 +718,14 @@ def test_win_sums_to_one(ties):
     assert metrics.win(drops(*table), ties=ties).sum() == pytest.approx(1)
 
 
+@pytest.mark.proves("win", by="the first of the lowest, as in the authors' code, without a tolerance")
+def test_without_tolerance_the_first_of_the_lowest_wins_as_in_the_authors_code():
+    table = np.random.default_rng(0).integers(0, 3, (50, 3)) + np.random.default_rng(1).integers(0, 2, (50, 3)) * 1e-9
+    expected = np.bincount(table.argmin(axis=1), minlength=3) / 50
+    assert metrics.win(drops(*table), ties="first", tolerance=0).tolist() == pytest.approx(expected.tolist())
+    assert metrics.win(drops(*table), ties="first").tolist() != pytest.approx(expected.tolist())
+
+
 def test_win_with_nothing_to_compare_is_undefined():
     assert metrics.win(drops((NAN, NAN, NAN))).isna().all() and metrics.win(drops()).isna().all()
 
@@ -687,6 +738,7 @@ def test_win_names_wrong_ties():
 # -------------------------------------------------------------------------------------------------------- intervals
 
 
+@pytest.mark.proves("bootstrap_interval", by="how often it covers the mean of drawn samples")
 def test_the_interval_of_the_mean_covers_it_about_as_often_as_it_says():
     rng = np.random.default_rng(0)
     intervals = [metrics.bootstrap_interval(rng.normal(1, 2, 100), draws=400, level=0.9, seed=i) for i in range(1000)]
