@@ -67,20 +67,26 @@ def evaluate(
     `[H, W]` in `truths`, for the images that have one.
     Returns: columns image, target, method, metric, value, seconds, forwards, backwards. The last three are what the map took,
     the same in all its rows: `counted` images and backward passes, the one image with which an explainer checks the
-    network included. Errors: those of methods and metrics, with image and method.
+    network included. Errors: those of methods and metrics, with image and method; ValueError for truth_metrics without truths.
     """
     targets, truths, truth_metrics = targets or {}, truths or {}, truth_metrics or {}
-    n = len(metrics) + len(truth_metrics) * bool(truths)
+    n = len(metrics) + len(truth_metrics)
     if not images or not methods or not n:
         raise ValueError(f"nothing to do: {len(images)} images, {len(methods)} methods, {n} metrics")
     if twice := metrics.keys() & truth_metrics.keys():
         raise ValueError(f"two metrics have the same name: {', '.join(sorted(twice))}")
+    if truth_metrics and not truths:
+        raise ValueError(f"no truths are given for the metrics that need one: {', '.join(truth_metrics)}")
     if strangers := (targets.keys() | truths.keys()) - images.keys():
         raise ValueError(f"targets or truths are given for images that are not there: {', '.join(sorted(strangers))}")
     chosen: dict[str, int] = {}
     for name, image in images.items():  # all of it is checked before the long work starts
-        with frozen(net):
-            chosen[name] = checked_target(checked_logits(net, checked_image(net, image)), targets.get(name))
+        try:
+            with frozen(net):
+                chosen[name] = checked_target(checked_logits(net, checked_image(net, image)), targets.get(name))
+        except Exception as error:
+            error.add_note(f"while checking image {name!r}")
+            raise
         if name in truths and truths[name].shape != image.shape[-2:]:
             raise ValueError(f"the truth of image {name!r} is {list(truths[name].shape)}; expected {list(image.shape[-2:])}")
     rows = []

@@ -32,6 +32,7 @@ METHODS = {"two": constant(2), "one": constant(1)}
 METRICS = {"mean": mean_of_map, "target": target_of}
 
 
+@pytest.mark.proves("evaluate", by="prepared maps, row by row")
 def test_rows_come_in_the_order_of_images_methods_metrics():
     table = evaluate(made(), IMAGES, METHODS, METRICS, targets={"first": 2, "second": 0}, progress=False)
     assert list(table.columns) == ["image", "target", "method", "metric", "value", "seconds", "forwards", "backwards"]
@@ -106,11 +107,14 @@ def test_everything_is_checked_before_the_first_map(images, targets, says):
         began.append(1)
         return constant(1)(net, x, target)
 
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=says) as caught:
         evaluate(made(), images, {"m": method}, METRICS, targets=targets, progress=False)
     assert not began
+    note = {"thirst": []}.get(says, [f"while checking image {list(images)[-1]!r}"])
+    assert getattr(caught.value, "__notes__", []) == note
 
 
+@pytest.mark.proves("summary", by="a table with undefined values, by hand")
 def test_the_summary_counts_what_is_undefined():
     nan = float("nan")
     table = pd.DataFrame({"method": ["b", "b", "b", "a", "a", "a"], "metric": ["m"] * 6, "value": [1.0, nan, 3.0, nan, nan, nan]})
@@ -135,12 +139,15 @@ NAN = float("nan")
 def test_maps_are_measured_against_the_truth_where_there_is_one():
     mask = torch.zeros(16, 16)
     mask[:4] = 1
-    share = {"inside": metrics.energy_inside, "area of the truth": lambda saliency, mask: float(mask.sum())}
+    share = {
+        "sum inside": lambda saliency, mask: float(saliency[mask > 0].sum()),
+        "area of the truth": lambda saliency, mask: float(mask.sum()),
+    }
     table = evaluate(made(), IMAGES, METHODS, METRICS, truths={"second": mask}, truth_metrics=share, progress=False)
     assert table.groupby("image").size().to_dict() == {"first": 4, "second": 8}
     found = table[table["metric"].isin(share)]
-    assert set(found["image"]) == {"second"} and found["metric"].tolist() == ["inside", "area of the truth"] * 2
-    assert found["value"].tolist() == [0.25, 64, 0.25, 64]
+    assert set(found["image"]) == {"second"} and found["metric"].tolist() == ["sum inside", "area of the truth"] * 2
+    assert found["value"].tolist() == [128, 64, 64, 64]
     alone = evaluate(made(), IMAGES, METHODS, {}, truths={"second": mask}, truth_metrics=share, progress=False)
     assert alone["value"].tolist() == found["value"].tolist()
 
@@ -158,9 +165,12 @@ def test_wrong_truths_are_named_before_the_first_map(settings, says):
         evaluate(made(), IMAGES, {"m": never}, METRICS, progress=False, **settings)
 
 
-def test_metrics_of_truths_without_truths_are_nothing_to_do():
-    with pytest.raises(ValueError, match="nothing to do: .*0 metrics"):
-        evaluate(made(), IMAGES, METHODS, {}, truth_metrics={"inside": metrics.energy_inside}, progress=False)
+@pytest.mark.parametrize("others", [{}, METRICS])
+@pytest.mark.parametrize("truths", [None, {}])
+def test_metrics_of_truths_without_truths_are_an_error(others, truths):
+    share = {"inside": metrics.energy_inside, "points": metrics.pointing_game}
+    with pytest.raises(ValueError, match="no truths are given for the metrics that need one: inside, points"):
+        evaluate(made(), IMAGES, METHODS, others, truths=truths, truth_metrics=share, progress=False)
 
 
 # --------------------------------------------------------------------------------------------------------------- cost
