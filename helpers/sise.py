@@ -21,6 +21,7 @@ from helpers.core import (
     checked_target,
     explainer,
     frozen,
+    layer_names,
     log_probability,
     logit,
     probability,
@@ -61,22 +62,23 @@ def soft_otsu_mask(V: Tensor, *, sharpness: float = 100, tau: float = 1.5, share
     return (sharpness * (V - (tau * t if (tau * t < V).double().mean() < share else t))).sigmoid()
 
 
-def fuse(maps: Sequence[Tensor], *, keep: Gate = otsu_mask) -> Tensor:
+def fuse(maps: Sequence[Tensor], *, binarise: Gate = otsu_mask) -> Tensor:
     """Fusion cascade: maps `[H, W]` in [0, 1], shallow to deep -> map `[H, W]` in [0, 1].
 
-    Each deeper map is added, and then decides what stays: `keep(V)` is multiplied in. keep: `otsu_mask`, as the paper has it;
-    `soft_otsu_mask`; or `lambda V: V` for the deeper map itself. Paper: sattarzadeh2021sise, Fusion Module and Fig. 5.
+    Each deeper map is added, and then decides what stays: `binarise(V)` is multiplied in. binarise: `otsu_mask`, as the paper
+    has it; `soft_otsu_mask`; or `lambda V: V` for the deeper map itself. Paper: sattarzadeh2021sise, Fusion Module and Fig. 5.
     """
     E = maps[0]
     for V in maps[1:]:
-        E = (E + V) * keep(V)
+        E = (E + V) * binarise(V)
     return to_unit(E)
 
 
 def adaptive_mu(alpha: Tensor) -> float:
     """Ada-SISE's mu for one layer: Otsu's threshold of its positive gradients `[C]`, as a share of the largest.
 
-    Use: `sise(net, image, mu=adaptive_mu)`. Paper: sudhakar2021adasise.
+    Use: `sise(net, image, mu=adaptive_mu)`. Paper: sudhakar2021adasise, of which we could read the abstract only.
+    Deviation: unknown; that mu is Otsu's threshold, and of which values, is our deduction from what Ada-SISE sets out to do.
     """
     positive = alpha[alpha > 0]
     return otsu(positive / positive.max()) if len(positive) else 0.0
@@ -85,23 +87,24 @@ def adaptive_mu(alpha: Tensor) -> float:
 @explainer
 def sise(
     net: Any, image: Tensor, target: int, *, layers: Sequence[str] | None = None, mu: float | Callable[[Tensor], float] = 0.0,
-    score: Score = probability, area_norm: bool = True, keep: Gate = otsu_mask, fill: Tensor | float = 0.0, batch_size: int = 8,
-    progress: bool = False,
+    score: Score = probability, area_norm: bool = True, binarise: Gate = otsu_mask, fill: Tensor | float = 0.0,
+    batch_size: int = 8, progress: bool = False,
 ) -> Tensor:  # fmt: skip
     """SISE: one forward pass for each feature map whose gradient speaks for the class, at the end of every block.
 
     layers: the Classifier's block_layers by default, fused in the network's own order; mu: only gradients above this share of
     the layer's largest count, a number in [0, 1) or a function of the gradients `[C]` such as `adaptive_mu`; score: of the
     masked copies, `core.sigmoid` for multi-label networks; area_norm: False pays large masks as much per pixel as small ones;
-    keep: see `fuse`; fill, batch_size, progress: see `masks.masked_logits`. `sise_layers` gives what lies between.
-    Returns: map `[H, W]` in [0, 1], 0 wherever the deepest layer's Otsu mask is. Errors: those of `sise_layers`.
+    binarise: see `fuse`; fill, batch_size, progress: see `masks.masked_logits`. `sise_layers` gives what lies between.
+    Returns: map `[H, W]` in [0, 1]; of two layers or more, with `otsu_mask`, it is 0 wherever the deepest one's mask is.
+    Errors: those of `sise_layers`.
     Paper: sattarzadeh2021sise, Eqs. (6) to (12). Deviation: see `sise_layers`.
     """
     found = sise_layers(
         net, image, target, layers=layers, mu=mu, score=score, area_norm=area_norm, fill=fill, batch_size=batch_size,
         progress=progress,
     )  # fmt: skip
-    return fuse([layer.V for layer in found], keep=keep)
+    return fuse([layer.V for layer in found], binarise=binarise)
 
 
 def sise_layers(
@@ -111,13 +114,14 @@ def sise_layers(
 ) -> list[LayerMap]:  # fmt: skip
     """SISE before the fusion: what each layer shows, shallow to deep. Settings as in `sise`.
 
-    Errors: ValueError without layers, for mu outside [0, 1), where a layer's maps are all constant, and for scores that are
-    not finite; TypeError for one name in place of several. Warns where no gradient at a layer is positive (the paper leaves
-    it open): the strongest map alone is kept. Paper: sattarzadeh2021sise, Eqs. (6) to (12).
+    Errors: ValueError without layers (a transformer names none, for none of its layers halves the resolution: pass layers=[…]),
+    for mu outside [0, 1), where a layer's maps are all constant, and for scores that are not finite; TypeError for one name in
+    place of several. Warns where no gradient at a layer is positive (the paper leaves it open): the strongest map alone is kept.
+    Paper: sattarzadeh2021sise, Eqs. (6) to (12).
     Deviation: the gradient is that of the logarithm, which keeps its sign and order but not its flatness near 1, and a mean
     over positions where Eq. (6) has a sum; V is scaled to [0, 1], as in the authors' code; constant maps mask nothing.
     """
-    names = block_layers(net, layers)
+    names = layer_names(net, layers, "block_layers")
     if not callable(mu) and not 0 <= mu < 1:
         raise ValueError(f"mu is {mu}; expected 0 up to, but not including, 1: the share of the largest gradient")
     with torch.inference_mode(False), frozen(net):
@@ -173,19 +177,6 @@ def features_and_gradients(
     for name, _, g in found:
         finite(g, f"the gradients at layer {name!r}")
     return found, target
-
-
-def block_layers(net: Any, layers: Sequence[str] | None) -> tuple[str, ...]:
-    """`layers`, or the block ends that the Classifier names. Errors: ValueError without any, TypeError for one name alone."""
-    if isinstance(layers, str):
-        raise TypeError(f"layers is a list of layer names, not one name, {layers!r}")
-    chosen = tuple(layers if layers is not None else getattr(net, "block_layers", ()))
-    if not chosen:
-        raise ValueError(
-            f"SISE fuses the ends of a CNN's blocks, and {getattr(net, 'name', type(net).__name__)} names none: "
-            "pass layers=[…], shallow to deep, or wrap a plain nn.Module with models.from_module"
-        )
-    return chosen
 
 
 def finite(values: Tensor, what: str) -> Tensor:

@@ -171,9 +171,10 @@ def test_ada_sise_keeps_what_lies_above_its_threshold():
     net, x = made(Deep, 4), image(4)
     plain, ada = sise_layers(net, x, 1, layers=LAYERS), sise_layers(net, x, 1, layers=LAYERS, mu=adaptive_mu)
     for a, b in zip(plain, ada, strict=True):
-        share = a.alpha / a.alpha.max()
-        assert b.kept.tolist() == (share > otsu(share[share > 0])).nonzero()[:, 0].tolist() or len(b.kept) == 1
-    assert sum(len(b.kept) for b in ada) < sum(len(a.kept) for a in plain)
+        positive = a.alpha[a.alpha > 0]
+        threshold = threshold_otsu(positive.numpy())
+        assert b.kept.tolist() == [k for k, alpha in enumerate(a.alpha) if alpha > threshold]
+        assert 0 < len(b.kept) < len(positive)
     assert adaptive_mu(torch.tensor([-1.0, 0.0])) == 0 and adaptive_mu(torch.tensor([-1.0, 2.0])) == 1
 
 
@@ -253,14 +254,16 @@ def test_area_normalisation_pays_a_small_mask_more_per_pixel():
 BLOBS = [unit(F.avg_pool2d(image(s)[None], 5, 1, 2)[0, 0]) for s in range(4)]
 
 
+@pytest.mark.proves("otsu_mask", by="scikit-image's Otsu threshold")
+@pytest.mark.proves("fuse", by="the cascade written out for three maps, with a binary mask and with the map itself")
 def test_the_fusion_adds_a_deeper_map_and_keeps_what_it_shows():
     a, b, c = BLOBS[:3]
     for V in (b, c):
-        assert torch.equal(otsu_mask(V).bool(), V > otsu(V)) and 0 < otsu_mask(V).mean() < 1
+        assert torch.equal(otsu_mask(V).bool(), V > threshold_otsu(V.numpy())) and 0 < otsu_mask(V).mean() < 1
     B, C = otsu_mask(b), otsu_mask(c)
     assert torch.equal(fuse([a]), a)
     torch.testing.assert_close(fuse([a, b, c]), unit(((a + b) * B + c) * C))
-    torch.testing.assert_close(fuse([a, b, c], keep=lambda V: V), unit(((a + b) * b + c) * c))  # the "simple" fusion
+    torch.testing.assert_close(fuse([a, b, c], binarise=lambda V: V), unit(((a + b) * b + c) * c))  # the "simple" fusion
     assert not torch.allclose(fuse([a, b, c]), fuse([c, b, a]))
 
 
@@ -275,6 +278,9 @@ def test_constant_maps_fuse_to_a_blank_one():
     assert not fuse([torch.ones(4, 4), torch.zeros(4, 4)]).any()
 
 
+@pytest.mark.proves(
+    "soft_otsu_mask", by="the formula on maps with less, and with more, than a tenth above 1.5 times the threshold"
+)
 @pytest.mark.parametrize(("rows", "factor"), [(1, 1.5), (2, 1.0), (8, 1.0)])
 def test_the_soft_mask_raises_the_threshold_where_less_than_a_tenth_lies_above_it(rows, factor):
     V = 0.02 * image(1)[0].tanh() + 0.2
@@ -293,12 +299,12 @@ def test_a_mu_that_selects_nothing_or_everything_is_named(mu):
 
 def test_layers_are_several_names():
     net = made(Deep)
-    with pytest.raises(TypeError, match="layers is a list of layer names, not one name, 'features'"):
+    with pytest.raises(TypeError, match="layers are several names, shallow to deep, not one name, 'features'"):
         sise(net, image(), layers="features")
     for given in (net, replace(classifier(net, layer="features"), block_layers=())):
-        with pytest.raises(ValueError, match=r"Deep names none: pass layers=\[…\]"):
+        with pytest.raises(ValueError, match=r"Deep names no block_layers: pass layers=\[…\]"):
             sise(given, image())
-    with pytest.raises(ValueError, match="Deep names none"):
+    with pytest.raises(ValueError, match="Deep names no block_layers"):
         sise(net, image(), layers=[])
     with pytest.raises(ValueError, match="no layer 'feature'; names like it: features"):
         sise(net, image(), layers=["feature"])
