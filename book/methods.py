@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -177,8 +177,13 @@ def verdict(net: models.Classifier, image: Tensor, explain: Explainer) -> dict[s
 
 def facts(options: argparse.Namespace) -> dict[str, str]:
     """Where a number comes from."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    return {"commit": commit, "device": options.device, "date": datetime.now(UTC).date().isoformat()}
+    return {"commit": commit(), "device": options.device, "date": datetime.now(UTC).date().isoformat()}
+
+
+@cache
+def commit() -> str:
+    """The commit that is measured, as it was when the measuring began."""
+    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
 
 
 def oracles(folder: Path = ROOT / "tests") -> pd.DataFrame:
@@ -245,12 +250,13 @@ def truths(options: argparse.Namespace) -> None:
                 except ValueError as error:  # it finds nothing to show, as may be with shuffled weights: a blank map
                     print(f"{method} on {weights} weights: {error}", flush=True)
                     saliency = torch.zeros_like(masks[""])
+                asked = {"model": net.name, "image": photo.name, "class": name, "method": method, "weights": weights}
                 rows = [
-                    (options.set + where, net.name, photo.name, name, method, weights, metric, measure(saliency, mask))
+                    {"set": options.set + where, **asked, "metric": metric, "value": measure(saliency, mask), **facts(options)}
                     for where, mask in masks.items()
                     for metric, measure in METRICS.items()
                 ]
-                table = pd.DataFrame(rows, columns=["set", "model", "image", "class", "method", "weights", "metric", "value"])
+                table = pd.DataFrame(rows)
                 table.to_csv(options.out, mode="a", header=not options.out.exists(), index=False)
         print(f"{options.set}, shard {options.shard}: {photo.name} {name}", flush=True)
 
@@ -262,6 +268,7 @@ def table(options: argparse.Namespace) -> None:
     """
     rows = pd.concat([pd.read_csv(path) for path in options.shards], ignore_index=True)
     rows = rows.drop_duplicates(["set", "image", "class", "method", "weights", "metric"])
+    told = rows.groupby(["set", "method", "weights"])[["commit", "device", "date"]].last()  # of the last picture
     rows = rows.groupby(["set", "model", "image", "method", "weights", "metric"], sort=False)["value"].mean().reset_index()
     found = []
     for (kind, model, metric), mine in rows.groupby(["set", "model", "metric"], sort=False):
@@ -282,7 +289,7 @@ def table(options: argparse.Namespace) -> None:
                 low, high = metrics.bootstrap_interval(values - theirs)
                 row |= {f"above_{other}": (values - theirs).mean(), f"above_{other}_low": low, f"above_{other}_high": high}
             found.append(row | {"best_plain": best})
-    result = pd.DataFrame(found).assign(**facts(options))
+    result = pd.DataFrame(found).join(told, on=["set", "method", "weights"])
     result.round(4).to_csv(options.out, index=False)
     print(f"{options.out}: {len(result)} rows")
 
