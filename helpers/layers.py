@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +28,7 @@ from helpers.core import (
     checked_target,
     explainer,
     frozen,
+    layer_names,
     module_of,
     probability,
     recorded,
@@ -52,7 +54,11 @@ class Selection(NamedTuple):
 
 
 def log_odds(logits: Tensor, target: int) -> Tensor:
-    """log p/(1-p): `[N, K] -> [N]`. Its gradient is that of log p without the factor 1-p, which is nearly 0 in a sure network."""
+    """log p/(1-p): `[N, K] -> [N]`. Its gradient is that of log p without the factor 1-p, which is nearly 0 in a sure network.
+
+    p is the softmax probability: it also rises where the other classes fall. In a multi-label network, whose classes do not
+    exclude each other, that would count as evidence what speaks against others in the picture: take `core.logit` there.
+    """
     others = torch.cat([logits[:, :target], logits[:, target + 1 :]], 1)  # [N, K-1]
     return logits[:, target] - others.logsumexp(1)
 
@@ -71,10 +77,13 @@ def differences(
     steps, lr, optimizer: N steps of `optimizer(parameters, lr=lr, maximize=True)` on all weights, batch norm's statistics
     and dropout as when predicting; relative: each gradient is first made as long as all weights together, so that a step
     of SGD moves them by the fraction lr however large or small the gradient is (where it is 0 there is no step);
-    objective: what is raised; the log odds point where log p does. With lr=0 all differences are 0.
+    objective: what is raised; the log odds point where log p does. In a multi-label network pass `objective=logit`: log odds
+    of a softmax rise by lowering the other classes that are present. Errors: ValueError for less than one step.
     Paper: sannomiya2024layer, Sec. 3. Deviation: it names no objective, optimizer, lr or N. With `relative=False` and
     `objective=core.log_probability`, cross entropy, nothing but rounding is left where the network is already sure.
     """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; expected at least 1: without training nothing changes")
     before = features_at(net, None, image, layers)
     theta = {name: p.detach().clone().requires_grad_() for name, p in module_of(net).named_parameters()}
     rule = optimizer(list(theta.values()), lr=lr, maximize=True)
@@ -94,7 +103,8 @@ def linear_differences(
     """d_l / (N lr) of `differences` as lr goes to 0: J_l g, the change of A_l along the gradient g of the objective.
 
     One forward pass that carries derivatives with it (forward mode): no step to choose, no rounding of nearly equal numbers.
-    objective: the log odds point where log p does, also in a network so sure that the gradient of log p is rounded away.
+    objective: the log odds point where log p does, also in a network so sure that the gradient of log p is rounded away; in a
+    multi-label network pass `objective=logit`, see `differences`.
     Returns: layer -> `[C, h, w]`. Deviation: ours; sannomiya2024layer trains for steps of a length that it does not state.
     """
     theta = {name: p.detach().clone().requires_grad_() for name, p in module_of(net).named_parameters()}
@@ -153,6 +163,20 @@ def length(theta: Theta) -> Tensor:
 # ----------------------------------------------------------------------------------------------------- which layer to show
 
 
+@dataclass(frozen=True)
+class TopMasks:
+    """Of each map `[L, H, W]` the mask of its highest pixels, made when it is asked for: `masks[i:j]` is `[j-i, H, W]`."""
+
+    maps: Tensor
+    fraction: float
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __getitem__(self, chunk: slice) -> Tensor:
+        return torch.stack([keep_top(D_l, self.fraction) for D_l in self.maps[chunk]])
+
+
 def layer_scores(
     net: Any, image: Tensor, target: int | None = None, *, layers: Sequence[str] | None = None, features: Features = differences,
     keep: float = 0.5, score: Score = probability, fill: Tensor | float = 0.0, batch_size: int = 8, progress: bool = False,
@@ -162,19 +186,21 @@ def layer_scores(
     layers: from shallow to deep, all that the Classifier calls selectable by default; features: what is summed over the
     channels, `differences` (with settings bound by `partial`), `linear_differences` or `activations`; keep: the fraction of
     the pixels, the highest of D_l, through which the image is scored. Where layers score alike the deepest is chosen.
-    Errors: ValueError for no layers, and where a score is NaN or infinite.
+    In a multi-label network: `score=core.sigmoid` and `features=partial(differences, objective=core.logit)`.
+    Errors: ValueError for no layers, where nothing changes at any of them, and where a score is NaN or infinite.
     Paper: sannomiya2024layer, Eq. (7). With a probability as score W_l lies between 0 and 2.
     """
-    names = tuple(layers if layers is not None else getattr(net, "selectable_layers", ()))
-    if not names:
-        raise ValueError("no layers to select from: pass layers=… from shallow to deep, or wrap net with models.from_module")
+    names = layer_names(net, layers, "selectable_layers")
     with torch.inference_mode(False), frozen(net):
         image = checked_image(net, image)
         logits = checked_logits(net, image)
         target = checked_target(logits, target)
         d = features(net, image, target, names)
         D = torch.stack([resize(d[layer].sum(0), image.shape[-2:]) for layer in names]).detach()  # [L, H, W]
-        kept = torch.stack([keep_top(D_l, keep) for D_l in D])  # [L, H, W]
+        del d  # all channels of all layers: far more than their maps
+        if not D.any():
+            raise ValueError(f"nothing changes at any of the {len(names)} layers: all their maps are 0, and none is to be chosen")
+        kept = TopMasks(D, keep)  # [L, H, W]
         Y_l = score(masked_logits(net, image, kept, fill=fill, batch_size=batch_size, progress=progress), target)  # [L]
         W = 1 + (Y_l - score(logits[None], target))  # Eq. (7): [L]
     if not W.isfinite().all():
@@ -209,7 +235,9 @@ def score_cam_difference(
     features: as in `layer_scores`; with `activations` this is Score-CAM. The other settings are those of Score-CAM; the
     paper's weights are `normalise=partial(torch.softmax, dim=0)`. Channels that are constant are left out.
     Returns: map `[H, W]`, not negative. Errors: ValueError where nothing changes.
-    Paper: sannomiya2024layer, Table 2 and Eqs. (3) to (6).
+    Paper: sannomiya2024layer, Table 2 and Eqs. (3) to (6). Deviation: by default, as in `score_cam` and the code of its authors,
+    without the f(x) that Eq. (4) subtracts and the softmax of Eq. (5). With the softmax that constant cancels; without it, most
+    weights would be negative and the map blank. The softmax of probabilities is nearly flat: it is close to the mean channel.
     """
     chosen = cam_layer(net, layer)
     d = features(net, image, target, [chosen])[chosen]  # [C, h, w]

@@ -6,12 +6,13 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import Deep, Tiny, changes, classifier, image, made, snapshot
+from networks import SIDE, Deep, Tiny, changes, classifier, image, made, snapshot
 from torch import nn
 from torchvision.models import VisionTransformer
 
 from helpers import core
 from helpers.layers import (
+    TopMasks,
     activations,
     differences,
     gradient,
@@ -86,7 +87,10 @@ def loop(training):
     return {k: v for k, v in TRAININGS[training].items() if k != "objective"}
 
 
-@pytest.mark.proves("layer_selection", by="a copy of the network trained with torch.optim and cross entropy, one image at a time")
+@pytest.mark.proves(
+    "layer_selection", "layer_scores", "differences",
+    by="a copy of the network trained with torch.optim and cross entropy, one image at a time",
+)  # fmt: skip
 @pytest.mark.parametrize("training", TRAININGS)
 @pytest.mark.parametrize("kind", [Tiny, Deep])
 def test_layer_selection_is_its_plain_loop(kind, training):
@@ -136,6 +140,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.proves("linear_differences", by="the difference of two very short training steps, uphill and downhill")
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("objective", [core.log_probability, core.logit, log_odds])
 def test_linear_differences_are_the_limit_of_short_steps(name, objective):
@@ -150,6 +155,7 @@ def test_linear_differences_are_the_limit_of_short_steps(name, objective):
         torch.testing.assert_close(step, linear[layer], rtol=1e-5, atol=1e-5 * float(linear[layer].abs().max()))
 
 
+@pytest.mark.proves("linear_differences", by="an ordinary backward pass, whose transpose it is")
 def test_linear_differences_are_the_transpose_of_backpropagation():
     """<u, J g> = <J' u, g> for any u: J' u is an ordinary backward pass from the features."""
     net, x, layer = made(Tiny), image(), "last"
@@ -196,13 +202,68 @@ def test_shared_weights_are_trained_as_one_and_come_back(shared):
 # -------------------------------------------------------------------------------------------------------- invariants
 
 
-def test_no_training_gives_no_difference_and_the_deepest_layer():
+def test_where_nothing_changes_no_layer_is_chosen():
     net, x, layers = made(Deep), image(), LAYERS[Deep]
-    for settings in ({"lr": 0.0}, {"steps": 0}):
-        seen = layer_scores(net, x, layers=layers, features=partial(differences, **settings))
-        assert not seen.maps.any() and seen.chosen == layers[-1]
-        assert seen.scores.tolist() == [seen.scores[0]] * len(layers)
-        assert not layer_selection(net, x, layers=layers, features=partial(differences, **settings)).any()
+    still = partial(differences, lr=0.0)
+    assert not any(d.any() for d in still(net, x, 1, layers).values())
+    for select in (layer_scores, layer_selection):
+        with pytest.raises(ValueError, match="nothing changes at any of the 4 layers"):
+            select(net, x, layers=layers, features=still)
+    flat = nn.Sequential(nn.Identity(), made(Deep))  # before all weights
+    with pytest.raises(ValueError, match="nothing changes at any of the 1 layers"):
+        layer_selection(flat, x, layers=["0"])
+
+
+@pytest.mark.parametrize("steps", [0, -1])
+def test_less_than_one_step_is_an_error(steps):
+    with pytest.raises(ValueError, match=f"steps is {steps}; expected at least 1"):
+        layer_selection(made(Deep), image(), layers=LAYERS[Deep], features=partial(differences, steps=steps))
+
+
+def test_the_masks_are_drawn_a_chunk_at_a_time(monkeypatch):
+    net, x, asked = made(Deep), image(), []
+    drawn = TopMasks.__getitem__
+    monkeypatch.setattr(TopMasks, "__getitem__", lambda masks, chunk: asked.append(chunk) or drawn(masks, chunk))
+    layer_scores(net, x, layers=LAYERS[Deep], batch_size=3)
+    assert asked == [slice(0, 3), slice(3, 6)]
+
+
+class Two(nn.Module):
+    """Two objects side by side, two labels: each sees its own channel, in its own half of the picture; then a third class."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Conv2d(3, 2, 1, bias=False)
+        self.last = nn.ReLU()
+
+    def forward(self, x):
+        A = self.last(self.one(x))
+        left, right = A[:, 0, :, : SIDE // 2].mean((1, 2)), A[:, 1, :, SIDE // 2 :].mean((1, 2))
+        return torch.stack([left, right, -left - right], 1)
+
+
+@pytest.mark.parametrize("features", [differences, linear_differences])
+def test_in_a_multi_label_network_log_odds_lower_the_other_object(features):
+    net, x = made(Two), image().abs()
+    nn.init.constant_(net.one.weight, 2.0)
+    assert (net(x[None])[0, :2] > 1).all()  # both objects are there
+    softmax, label = (features(net, x, 0, ["last"], objective=f)["last"] for f in (log_odds, core.logit))
+    assert (softmax[0] > 0).all() and (label[0] > 0).all()
+    assert (softmax[1] < 0).all()  # the default speaks against the other object
+    torch.testing.assert_close(label[1], torch.zeros_like(label[1]), rtol=0, atol=1e-12)  # the logit says nothing of it
+    settings = {"layers": ["last"], "score": core.sigmoid}
+    D = layer_selection(net, x, 0, features=partial(features, objective=core.logit), **settings)
+    assert (D > 0).all()
+
+
+def test_what_log_odds_do_to_two_objects_in_closed_form():
+    net, x = made(Two), image().abs()
+    nn.init.constant_(net.one.weight, 2.0)
+    q = net(x[None])[0, 1:].softmax(0).detach()  # how the other two classes share what is not the first
+    left, right = x[..., : SIDE // 2].mean((1, 2)), x[..., SIDE // 2 :].mean((1, 2))  # [3]: slopes of the logits in the weights
+    expected = [(1 + q[1]) * torch.einsum("c,chw->hw", left, x), (q[1] - q[0]) * torch.einsum("c,chw->hw", right, x)]
+    found = linear_differences(net, x, 0, ["last"])["last"]
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-10, atol=1e-12)
 
 
 def test_layers_that_score_alike_give_the_deepest():
@@ -381,7 +442,7 @@ def test_the_layers_of_the_classifier_are_the_default():
 
 @pytest.mark.parametrize("layers", [None, ()])
 def test_no_layers_is_an_error_that_says_what_to_do(layers):
-    with pytest.raises(ValueError, match="no layers to select from: pass layers=.*from_module"):
+    with pytest.raises(ValueError, match="Tiny names no selectable_layers: pass layers=.*from_module"):
         layer_selection(made(), image(), layers=layers)
 
 
