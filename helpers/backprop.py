@@ -31,6 +31,10 @@ MOVES = {
 }  # fmt: skip
 ACTIVATIONS = ("relu6", "hardtanh", "leaky_relu", "elu", "silu", "gelu", "mish", "hardswish", "tanh")  # they keep the sign
 RECTIFIERS = ("relu", "relu6", "hardtanh", "clamp", "clamp_min")
+UNGUIDED = {  # activations and gates that are no ReLUs: guided backprop has nothing to say about their way back
+    "leaky_relu", "rrelu", "prelu", "elu", "selu", "celu", "silu", "gelu", "mish", "hardswish", "tanh", "hardtanh", "sigmoid",
+    "hardsigmoid", "logsigmoid", "softplus", "softsign", "glu",
+}  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------- rules for the way back
@@ -98,24 +102,29 @@ class WayBack(torch.autograd.Function):
 def guided_gradient(net: Any, image: Tensor, target: int, *, score: Score = logit) -> Tensor:
     """Gradient `[3, H, W]` of the score with respect to the image, cut off below zero at every ReLU: the picture usually shown.
 
-    Errors: ValueError for a network without ReLU, such as one with GELU or SiLU: there is nothing to guide.
+    Errors: ValueError for a network without ReLU, and for one with other activations or gates, such as GELU, SiLU, hardswish
+    or a sigmoid on the way, which are named: through them the gradient would go as ever, and only the name would be guided.
     """
-    met = []
+    met: set[str] = set()
+    others: set[str] = set()
 
-    def rectified(operation: Any, *args: Any, **settings: Any) -> Tensor:
-        y = operation(*args, **settings)
-        if not (y < 0).any():  # a clamp at another value is no ReLU
-            met.append(operation)
+    def guided(operation: Any, *args: Any, **settings: Any) -> Tensor:
+        y, name = operation(*args, **settings), operation.__name__.strip("_")
+        if name in RECTIFIERS and not (y < 0).any():  # a clamp at another value is no ReLU
+            met.add(name)
             y.register_hook(torch.relu)  # R^l = (f > 0) (R > 0) R: autograd itself does the first bracket
+        elif name in UNGUIDED:
+            others.add(name)
         return y
 
     pixels = image.detach().clone().requires_grad_()
     with frozen(net), torch.enable_grad():
-        with backward_rules(net, dict.fromkeys(RECTIFIERS, rectified)):
-            y = score(net(pixels[None].clone()), target)
-        if not met:
-            raise ValueError("guided backprop changes the way back through ReLUs, and this network has none: use another method")
-        return torch.autograd.grad(y.sum(), pixels)[0]
+        with backward_rules(net, dict.fromkeys((*RECTIFIERS, *UNGUIDED), guided)):
+            logits = net(pixels[None].clone())
+        if others or not met:
+            found = f"has {', '.join(sorted(others))}, which would let the plain gradient through" if others else "has none"
+            raise ValueError(f"guided backprop changes the way back through ReLUs, and this network {found}: use another method")
+        return torch.autograd.grad(score(logits, target).sum(), pixels)[0]
 
 
 @explainer
@@ -123,7 +132,7 @@ def guided_backprop(net: Any, image: Tensor, target: int, *, score: Score = logi
     """Guided backprop: a gradient for which every ReLU lets only positive values back. Sharp, and nearly blind to the class.
 
     The three channels become one by their strongest absolute value; `guided_gradient` gives them as they are. ReLU6 and
-    other ReLUs with a ceiling count. Returns: map `[H, W]`, not negative. Errors: ValueError for a network without ReLU.
+    other ReLUs with a ceiling count. Returns: map `[H, W]`, not negative. Errors: those of `guided_gradient`.
     Paper: springenberg2015guided; the channels: simonyan2014saliency, Section 3.
     """
     return guided_gradient(net, image, target, score=score).abs().amax(0)  # [H, W]
@@ -134,7 +143,7 @@ def guided_grad_cam(net: Any, image: Tensor, target: int, *, coarse: Explainer |
     """Guided Grad-CAM: guided backprop, multiplied pixel by pixel with a class activation map, which knows the class.
 
     coarse: the explainer that gives the map, such as `cam.grad_cam`, or a map `[h, w]` of any size; only what is positive
-    counts. Returns: map `[H, W]`, not negative. Errors: ValueError for a network without ReLU.
+    counts. Returns: map `[H, W]`, not negative. Errors: those of `guided_gradient`.
     Paper: selvaraju2017gradcam (Guided Grad-CAM); tamboli2021survey, Section II-D.
     """
     guided = guided_gradient(net, image, target, score=score)  # [3, H, W]
@@ -327,8 +336,8 @@ def integrated_gradients(
     Returns: map `[H, W]`, signed; its sum is score(image) - score(baseline), the nearer the more steps.
     Paper: sundararajan2017integrated, Eq. (1); computed by captum.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; expected at least 1")
+    if batch_size < 1 or steps < 1:
+        raise ValueError(f"batch_size is {batch_size} and steps {steps}; expected at least 1")
     from captum.attr import IntegratedGradients  # takes long to import
 
     start = torch.as_tensor(baseline, dtype=image.dtype, device=image.device).expand(image.shape)

@@ -1,5 +1,7 @@
 """backprop: chains of dense matrices in double precision, conservation laws, captum and pytorch-grad-cam."""
 
+import copy
+import math
 from functools import partial
 
 import numpy as np
@@ -106,7 +108,7 @@ def by_hand(net, x, target):
     return F.conv_transpose2d(g, net.one.weight, padding=1)[0].detach()
 
 
-@pytest.mark.proves("guided_backprop", by="each step back written out with transposed convolutions")
+@pytest.mark.proves("guided_backprop", "guided_gradient", by="each step back written out with transposed convolutions")
 @pytest.mark.parametrize("act", Plain.acts)
 def test_guided_backprop_is_its_chain_by_hand_however_the_relu_is_written(act):
     net, x = made(Plain, act=act), image()
@@ -148,7 +150,7 @@ def test_a_relu_with_a_ceiling_is_a_relu(six):  # fmt: skip
     close(guided_gradient(net, x, 1), 30 * F.conv_transpose2d(g, net.one.weight)[0].detach())
 
 
-@pytest.mark.proves("guided_backprop", "guided_grad_cam", by="captum and pytorch-grad-cam on the same network")
+@pytest.mark.proves("guided_backprop", "guided_gradient", "guided_grad_cam", by="captum and pytorch-grad-cam on the same network")
 def test_captum_and_pytorch_grad_cam_agree():
     net, x = (
         nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Conv2d(5, 6, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(216, 4)),
@@ -174,11 +176,58 @@ def test_a_coarse_map_of_any_size_counts_where_it_is_positive():
     close(guided_grad_cam(net, x, 1, coarse=coarse), expected)
 
 
-@pytest.mark.parametrize("act", [nn.GELU(), nn.SiLU(), nn.Tanh(), nn.LeakyReLU()], ids=repr)
-def test_a_network_without_relu_cannot_be_guided(act):
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), act, nn.Flatten(), nn.Linear(4 * 196, 4)).double()
-    with pytest.raises(ValueError, match="this network has none"):
-        guided_backprop(net, image())
+OTHERS = {
+    "gelu": nn.GELU(), "silu": nn.SiLU(), "silu, in place": nn.SiLU(inplace=True), "hardswish": nn.Hardswish(), "tanh": nn.Tanh(),
+    "sigmoid": nn.Sigmoid(), "hardsigmoid": nn.Hardsigmoid(), "leaky_relu": nn.LeakyReLU(), "prelu": nn.PReLU(), "elu": nn.ELU(),
+    "mish": nn.Mish(), "softplus": nn.Softplus(), "selu": nn.SELU(), "celu": nn.CELU(), "softsign": nn.Softsign(),
+    "hardtanh": nn.Hardtanh(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize(
+    "method", [guided_gradient, guided_backprop, partial(guided_grad_cam, coarse=torch.ones(2, 2))], ids=repr
+)
+def test_other_activations_cannot_be_guided_and_are_named(name, method):
+    layers = (nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1), OTHERS[name], nn.Flatten(), nn.Linear(4 * 196, 4))
+    for net in (nn.Sequential(*layers), nn.Sequential(layers[0], *layers[3:])):  # beside a ReLU, and alone
+        with pytest.raises(ValueError, match=f"this network has {name.split(',')[0]}, which would let the plain gradient"):
+            method(net.double(), image(), 1)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "efficientnet_b0", "convnext_tiny"])
+def test_networks_with_other_activations_or_gates_are_refused(name):
+    found = {"mobilenet_v3_small": "hardsigmoid, hardswish", "efficientnet_b0": "sigmoid, silu", "convnext_tiny": "gelu"}[name]
+    net = torchvision.models.get_model(name, weights=None).eval()
+    with pytest.raises(ValueError, match=f"this network has {found}, which"):
+        guided_backprop(net, image(size=(32, 32), dtype=torch.float32))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "efficientnet_lite0", "slim_vgg16_scenes"])
+def test_networks_of_relus_are_guided(name):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        mobile = torchvision.models.mobilenet_v2(weights=None).eval() if name == "mobilenet_v2" else None
+    net = mobile or (models.load(name) if name == "slim_vgg16_scenes" else models.load(name, weights=None))
+    x = image(size=(64, 64), dtype=torch.float32)
+    guided, plain = (g / g.norm() for g in (guided_gradient(net, x, 1), plain_gradient(net, x, 1)))  # random ones are tiny
+    assert guided.isfinite().all() and float((guided - plain).norm()) > 0.1
+
+
+def test_a_network_without_any_activation_has_none():
+    with pytest.raises(ValueError, match="this network has none: use another method"):
+        guided_backprop(nn.Sequential(nn.Flatten(), nn.Linear(768, 4)).double(), image())
+
+
+@pytest.mark.parametrize("score", [core.sigmoid, core.log_probability, lambda logits, target: logits[:, target].tanh()])
+def test_the_score_itself_may_be_anything(score):
+    net, x = made(Plain), image()
+    logits = net(x[None]).detach().requires_grad_()
+    (slopes,) = torch.autograd.grad(score(logits, 2).sum(), logits)
+    weighted = copy.deepcopy(net)
+    with torch.no_grad():  # the score's slopes as the weights of a class
+        weighted.last.weight[0] = slopes[0] @ net.last.weight
+    close(guided_gradient(net, x, 2, score=score), guided_gradient(weighted, x, 0))
 
 
 def test_guided_backprop_at_real_size_is_captums():
@@ -201,13 +250,18 @@ def torchvision_copy(net):
 # --------------------------------------------------------------------------------------------------- multi-label maps
 
 
-def test_a_map_for_each_class_that_is_seen():
-    net, x = made(Plain), image()
-    p = net(x[None])[0].sigmoid().detach()
-    threshold = float(p.sort().values[1] + p.sort().values[2]) / 2
-    maps = per_class(net, x, cam_of, threshold=threshold)
-    first, second = p.argsort(descending=True)[:2].tolist()
-    assert list(maps) == [first, second] and torch.equal(maps[second], cam_of(net, x, second))
+@pytest.mark.proves("per_class", by="the sigmoid of each logit written out, and one call of the method for each class above")
+@pytest.mark.parametrize("seed", range(3))
+def test_a_map_for_each_class_that_is_seen(seed):
+    net, x = made(Plain, seed), image(seed)
+    p = [1 / (1 + math.exp(-v)) for v in net(x[None])[0].tolist()]
+    order = sorted(range(4), key=lambda k: -p[k])
+    assert abs(sum(p) - 1) > 0.1  # not a softmax
+    for n in range(1, 4):
+        threshold = (p[order[n - 1]] + p[order[n]]) / 2
+        maps = per_class(net, x, cam_of, threshold=threshold)
+        assert list(maps) == order[:n]
+        assert all(torch.equal(saliency, cam_of(net, x, k)) for k, saliency in maps.items())
     assert per_class(net, x, cam_of, threshold=1.0) == {}
     assert len(per_class(net, x, cam_of, threshold=0.0)) == 4
 
@@ -227,14 +281,19 @@ def test_two_objects_have_two_maps():
     from helpers import drawn
 
     net = models.load("slim_vgg16_scenes_multi")
-    hits = total = 0
+    own, other, area = [], [], []  # does a map's peak lie on its own object, does it lie on the other one; how large they are
     for photo in drawn.scenes(8, seed=3, multi=True):
         x = net.preprocess(photo.picture)
-        for name, saliency in per_class(net, x, partial(cam.grad_cam, layer="features.22")).items():
-            if name in photo.class_names:
-                mask = photo.mask(name, tuple(x.shape[-2:])).bool()
-                hits, total = hits + bool(mask[divmod(int(saliency.argmax()), x.shape[-1])]), total + 1
-    assert total >= 8 and hits / total > 0.6
+        maps = per_class(net, x, partial(cam.grad_cam, layer="features.22"))
+        seen = [name for name in maps if name in photo.class_names]
+        masks = {name: photo.mask(name, tuple(x.shape[-2:])).bool() for name in seen}
+        for name in seen:
+            peak = divmod(int(maps[name].argmax()), x.shape[-1])
+            own.append(bool(masks[name][peak]))
+            other += [bool(masks[there][peak]) for there in seen if there != name]
+            area.append(float(masks[name].float().mean()))
+    assert len(own) >= 8 and len(other) >= 8 and np.mean(area) < 0.1  # what a peak anywhere would hit by chance
+    assert np.mean(own) > 0.6 and np.mean(other) < 0.2
 
 
 # ------------------------------------------------------------------------------------------------ excitation backprop
@@ -281,8 +340,9 @@ def dense_plain(net, x, target, dual=False):
 
 
 @pytest.mark.proves(
-    "excitation_backprop", "contrastive_excitation_backprop", by="dense matrices in double precision, an output at a time"
-)
+    "excitation_backprop", "contrastive_excitation_backprop", "winning_probability",
+    by="dense matrices in double precision, an output at a time",
+)  # fmt: skip
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_excitation_backprop_is_its_dense_matrices(seed):  # fmt: skip
     net, x = made(Plain, seed), image(seed)
@@ -593,3 +653,10 @@ def test_on_a_linear_network_each_pixel_has_its_weight():
 def test_the_batch_size_does_not_matter(batch_size):
     net, x = made(Deep), image()
     close(integrated_gradients(net, x, 1, batch_size=batch_size), integrated_gradients(net, x, 1))
+
+
+@pytest.mark.parametrize("settings", [{"steps": 0}, {"steps": -1}, {"batch_size": 0}], ids=str)
+def test_no_points_on_the_way_are_an_error(settings):
+    (name, value), *_ = settings.items()
+    with pytest.raises(ValueError, match=f"{name}( is)? {value}.*expected at least 1"):
+        integrated_gradients(made(Deep), image(), 1, **settings)
