@@ -116,7 +116,7 @@ def to_size(saliency: Tensor, size: Sequence[int]) -> Tensor:
     A map that was resized from h by w comes back a little smoother: three quarters of each value, along either axis, and an
     eighth of both neighbours.
     """
-    smaller = [min(old, new) for old, new in zip(saliency.shape[-2:], size, strict=True)]
+    smaller = (min(saliency.shape[-2], size[0]), min(saliency.shape[-1], size[1]))
     return resize(F.adaptive_avg_pool2d(saliency[None], smaller)[0], size)
 
 
