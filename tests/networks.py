@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from typing import Any
 
 import numpy as np
@@ -104,12 +105,25 @@ def image(seed: int = 0, size: tuple[int, int] = (SIDE, SIDE), dtype: torch.dtyp
     return torch.randn(3, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
+def switches() -> dict[str, Any]:
+    """The switches of torch, and the warnings' filters, that a method could leave in another position for the whole process."""
+    cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
+    return {
+        "threads": torch.get_num_threads(), "default dtype": torch.get_default_dtype(), "anomalies": torch.is_anomaly_enabled(),
+        "deterministic": (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
+        "cudnn": (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32), "tf32": cuda.matmul.allow_tf32,
+        "attention": (torch.backends.mha.get_fastpath_enabled(), cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(),
+                      cuda.math_sdp_enabled(), cuda.cudnn_sdp_enabled()),
+        "warnings": [repr(f) for f in warnings.filters],
+    }  # fmt: skip
+
+
 def snapshot(net: Any) -> dict[str, Any]:
     """All of a network, and of the global state, that an explainer must leave as it was."""
     module = module_of(net)
     seen: dict[str, Any] = {
         "torch rng": torch.get_rng_state(), "numpy rng": np.random.get_state(), "python rng": random.getstate(),
-        "grad mode": torch.is_grad_enabled(), "inference mode": torch.is_inference_mode_enabled(),
+        "grad mode": torch.is_grad_enabled(), "inference mode": torch.is_inference_mode_enabled(), **switches(),
     }  # fmt: skip
     for name, m in module.named_modules():
         seen[name, "attributes"] = sorted(k for k in vars(m) if k != "calls")  # a leftover `forward` would be here
