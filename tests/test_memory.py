@@ -1,10 +1,11 @@
-"""How much memory the methods take: none holds a layer's worth of full-size masks, however many channels the layer has.
+"""How much memory the methods with many masked copies take: none holds all its masks at full size, however many they are.
 
 Counted are the bytes of all tensors that are alive after an operation, less those that were there before; the largest
 count is the peak. That is exact, the same on every machine, and blind to what one operation allocates and frees inside
 itself, in a method and in a plain forward pass alike. (The resident memory of the process would show the allocator's habits,
-the profiler's counter the libraries' workspaces.) Gradient methods are not here: a backward pass keeps every layer's output,
-so one image with gradients takes more than one without; none of them makes masks.
+the profiler's counter the libraries' workspaces.) Of the gradient methods only integrated gradients, which takes many images,
+is here, with a limit of its own: a backward pass keeps every layer's output. The others take one image with gradients at a
+time; extremal perturbation makes masks, too, but one at a time.
 """
 
 from __future__ import annotations
@@ -22,9 +23,15 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from helpers.backprop import integrated_gradients
 from helpers.core import features_of
+from helpers.evaluation import counted
+from helpers.layers import layer_selection, score_cam_difference
 from helpers.masks import FeatureMasks, weighted_sum
+from helpers.metrics import deletion, insertion
+from helpers.sampling import occlusion, rise
 from helpers.score_cam import score_cam, score_cam_pp
+from helpers.sise import sise
 
 SIDE, BATCH = 224, 8
 MASK = SIDE * SIDE * 4  # bytes of one full-size mask in single precision
@@ -119,17 +126,38 @@ def within(method: Callable[..., Any], net: Any, *given: Any, spare: int = 3 * B
     assert most <= allowed, f"{most / 1e6:.1f} MB, more than {allowed / 1e6:.1f} MB: {most / MASK:.0f} masks' worth"
 
 
-METHODS: dict[str, Callable[..., Tensor]] = {
+METHODS: dict[str, Callable[..., Any]] = {
     "score_cam": score_cam,
     "score_cam, a picture behind": partial(score_cam, fill=torch.randn(3, SIDE, SIDE)),
     "score_cam_pp": score_cam_pp,
     "score_cam_pp, mask only": partial(score_cam_pp, gate_sum=False),
+    "score_cam_difference": score_cam_difference,
+    "sise": partial(sise, layers=["last"]),
+    "rise": partial(rise, samples=256),
+    "occlusion": occlusion,
+    "insertion": lambda net, image, target: insertion(net, image, target, image[0], steps=255),
+    "deletion": lambda net, image, target: deletion(net, image, target, image[0], steps=255),
 }
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_holds_a_few_masks_at_once(name):
-    within(METHODS[name], wide())
+    net = wide()
+    with counted(net) as cost:
+        within(METHODS[name], net)
+    assert cost.forwards > 100, "so many masks would be noticed"
+
+
+def test_layer_selection_holds_one_map_a_layer_and_a_few_masks():
+    names = ["last", "last.0"] * 20
+    within(partial(layer_selection, layers=names), wide(32), spare=(len(names) + 3 * BATCH) * MASK)
+
+
+def test_integrated_gradients_hold_one_batch_and_its_gradients_however_many_steps_there_are():
+    net = wide()
+    few, many = (peak(lambda n=n: integrated_gradients(net, picture(), 0, steps=n)) for n in (BATCH, 100))
+    assert many <= few + 9 * MASK  # the sum so far: a few pictures [3, H, W]
+    within(partial(integrated_gradients, steps=100), net, spare=plain(net) + 3 * BATCH * MASK)  # 300 planes would be noticed
 
 
 @pytest.mark.parametrize("method", [score_cam, score_cam_pp])
