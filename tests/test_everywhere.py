@@ -106,6 +106,7 @@ NOT_APPLICABLE = {  # written by hand: everywhere else a method has to work
     ("contrastive excitation backprop", "vit_b_16"): "no rule for the way back",
     ("Gradual Extrapolation of Grad-CAM", "vit_b_16"): "level_layers|resolution",
     ("Gradual Extrapolation of contrastive EB", "vit_b_16"): "level_layers|resolution",
+    ("Gradual Extrapolation of a constant", "vit_b_16"): "level_layers|levels|resolution",
     ("SISE", "vit_b_16"): "block_layers",
     ("Ada-SISE", "vit_b_16"): "block_layers",
 }
