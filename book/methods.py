@@ -268,6 +268,9 @@ def table(options: argparse.Namespace) -> None:
     """
     rows = pd.concat([pd.read_csv(path) for path in options.shards], ignore_index=True)
     rows = rows.drop_duplicates(["set", "image", "class", "method", "weights", "metric"])
+    pairs = rows[["method", "weights"]].drop_duplicates()  # only pictures of which every map has been measured count
+    seen = rows.drop_duplicates(["set", "image", "class", "method", "weights"]).groupby(["set", "image", "class"]).size()
+    rows = rows.set_index(["set", "image", "class"]).loc[seen.index[seen == len(pairs)]].reset_index()
     told = rows.groupby(["set", "method", "weights"])[["commit", "device", "date"]].last()  # of the last picture
     rows = rows.groupby(["set", "model", "image", "method", "weights", "metric"], sort=False)["value"].mean().reset_index()
     found = []
@@ -289,6 +292,8 @@ def table(options: argparse.Namespace) -> None:
                 low, high = metrics.bootstrap_interval(values - theirs)
                 row |= {f"above_{other}": (values - theirs).mean(), f"above_{other}_low": low, f"above_{other}_high": high}
             found.append(row | {"best_plain": best})
+    found.sort(key=lambda row: [*METHODS, *NOTHING].index(row["method"]))
+    found.sort(key=lambda row: (list(TRUTHS).index(row["set"].removesuffix(", near")), row["set"]))
     result = pd.DataFrame(found).join(told, on=["set", "method", "weights"])
     result.round(4).to_csv(options.out, index=False)
     print(f"{options.out}: {len(result)} rows")
