@@ -112,7 +112,7 @@ def networks(only: Sequence[str] = ()) -> dict[str, models.Classifier]:
     made = {
         "efficientnet_lite0": models.load,
         "slim_vgg16_scenes": models.load,
-        **dict.fromkeys(("vgg16", "vgg19", "resnet18", "resnet50", "squeezenet1_1", "vit_b_16"), small),
+        **dict.fromkeys(("vgg16", "resnet18", "resnet50", "squeezenet1_1", "vit_b_16"), small),
     }
     return {name: make(name) for name, make in made.items() if not only or name in only}
 
