@@ -1,6 +1,6 @@
 """Plant one bug at a time in a copy of the package and see whether its tests notice.
 
-    python tests/planted_bugs.py             # all of them, a few minutes
+    python tests/planted_bugs.py             # all of them, half an hour on two cores
     python tests/planted_bugs.py sise cam    # those of some files in tests/planted
 
 A bug stands in tests/planted/<module>.toml: what it is about, and which text of which file becomes which.
@@ -63,9 +63,10 @@ def main() -> int:
         whole = {bug["tests"]: bug | {"new": bug["old"]} for bug in bugs}
         if red := [tests for tests, failed in zip(whole, pool.map(caught, whole.values()), strict=True) if failed]:
             sys.exit(f"these fail without any bug: {', '.join(red)}")
-        found = list(pool.map(caught, bugs))
-    for bug, noticed in zip(bugs, found, strict=True):
-        print(f"{'caught' if noticed else 'MISSED':<7} {bug['names']:<40} {bug['kind']}")
+        found = []
+        for bug, noticed in zip(bugs, pool.map(caught, bugs), strict=True):
+            found.append(noticed)
+            print(f"{'caught' if noticed else 'MISSED':<7} {bug['names']:<40} {bug['kind']}", flush=True)
     print(f"{sum(found)} of {len(bugs)} planted bugs were caught")
     return int(not bugs or not all(found))
 
