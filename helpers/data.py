@@ -293,3 +293,14 @@ def paper_table(bibkey: str, table: str | Iterable[str] | None = None) -> pd.Dat
 def results(chapter: str) -> pd.DataFrame:
     """What we measured for a chapter: columns of `paper_table` and n, ci_low, ci_high, seed, commit, device, date, profile."""
     return pd.read_csv(data_folder() / "results" / f"{chapter}.csv", dtype={"table": str})
+
+
+def results_per_image(chapter: str) -> pd.DataFrame:
+    """The same picture by picture: table, model, dataset, image, target, method, metric, value, seconds, forwards, backwards."""
+    wide = pd.read_csv(data_folder() / "results" / "per_image" / f"{chapter}.csv", dtype={"table": str, "image": str})
+    who = ["table", "model", "dataset", "image", "target", "method", "seconds", "forwards", "backwards"]
+    pieces = []
+    for _, rows in wide.groupby(["table", "model", "dataset"], sort=False):
+        asked = rows.dropna(axis=1, how="all").columns.difference(who, sort=False)  # a table has its own metrics
+        pieces.append(rows.melt(who, asked, "metric", "value"))
+    return pd.concat(pieces, ignore_index=True)

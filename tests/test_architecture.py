@@ -45,7 +45,13 @@ ALLOWED: dict[str, set[str]] = {
     "features": METHOD,
 }
 NAMES = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn"}
-OPTIONAL = {"dask", "distributed", "dask_jobqueue", "onnx"}  # an extra: imported inside the function that needs it
+OPTIONAL = {
+    "dask",
+    "distributed",
+    "dask_jobqueue",
+    "onnx",
+    "matplotlib_inline",
+}  # an extra: imported inside the function that needs it
 
 
 def imports_of(path: Path) -> list[tuple[str, int, bool]]:

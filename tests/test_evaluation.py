@@ -8,9 +8,9 @@ import torch
 from networks import Failing, Tiny, changes, classifier, image, made, snapshot
 from torch import nn
 
-from helpers import metrics
+from helpers import data, metrics
 from helpers.cam import grad_cam
-from helpers.evaluation import Cost, counted, evaluate, summary, summary_by_class
+from helpers.evaluation import Cost, counted, evaluate, paired, record, summary, summary_by_class
 from helpers.score_cam import score_cam
 
 IMAGES = {"first": image(0), "second": image(1)}
@@ -277,3 +277,73 @@ def test_every_class_counts_alike():
 def test_without_any_value_the_mean_over_classes_is_undefined():
     out = summary_by_class(hits((0, "a", "hit", NAN), (1, "a", "hit", NAN)))
     assert math.isnan(out["value"][0]) and out["classes"][0] == 0 and out["nan_count"][0] == 2
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
+    net, seen = made(), []
+
+    def third(net, x, target):
+        seen.append(1)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return x[0] / 3
+
+    whole = evaluate(net, IMAGES, {"a": lambda net, x, target: x[0] / 3}, METRICS, progress=False)
+    methods = {"a": third, "b": third}
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(net, IMAGES, methods, METRICS, store=tmp_path, progress=False)
+    assert len(list(tmp_path.iterdir())) == 2  # two maps were finished
+    after = evaluate(net, IMAGES, methods, METRICS, store=tmp_path, progress=False)
+    assert len(seen) == 5  # the third again, and the fourth; none of the first two
+    what = ["image", "target", "method", "metric", "value"]
+    pd.testing.assert_frame_equal(after[after["method"] == "a"][what].reset_index(drop=True), whole[what], check_exact=True)
+    pd.testing.assert_frame_equal(
+        after, evaluate(net, IMAGES, methods, METRICS, store=tmp_path, progress=False), check_exact=True
+    )
+
+
+def test_the_store_is_not_used_for_another_picture_network_or_metric(tmp_path):
+    asked = dict(targets={"first": 1}, store=tmp_path, progress=False)
+    evaluate(made(), {"first": IMAGES["first"]}, METHODS, METRICS, **asked)
+    for net, x, metrics_ in (
+        (made(), IMAGES["second"], METRICS),
+        (made(seed=1), IMAGES["first"], METRICS),
+        (made(), IMAGES["first"], {"mean": mean_of_map}),
+    ):
+        before = len(list(tmp_path.iterdir()))
+        evaluate(net, {"first": x}, METHODS, metrics_, **asked)
+        assert len(list(tmp_path.iterdir())) == before + len(METHODS)
+
+
+def test_recorded_tables_are_replaced_not_doubled(tmp_path, monkeypatch):
+    table = evaluate(
+        made(), IMAGES, METHODS, {"mean": mean_of_map, "the target": target_of, "drop (logit)": mean_of_map}, progress=False
+    )
+    facts = dict(model="tiny", seed=3, device="cpu", profile="test")
+    interval = metrics.bootstrap_interval
+    record(tmp_path / "results", "05", {"1": table}, interval, dataset="noise", **facts)
+    record(tmp_path / "results", "05", {"1": table.assign(value=7.0)}, interval, dataset="other", **facts)
+    path = record(tmp_path / "results", "05", {"1": table.assign(value=9.0), "2": table}, interval, dataset="other", **facts)
+    monkeypatch.setattr(data, "data_folder", lambda: tmp_path)
+    means = pd.read_csv(path, dtype={"table": str})
+    assert len(means) == 3 * 2 * 3 and set(means["unit"]) == {"fraction", "logit"}
+    values = means.set_index(["table", "dataset", "method", "metric"])["value"]
+    assert (
+        values["1", "noise", "two", "mean"] == 2
+        and values["1", "other", "two", "mean"] == 9
+        and values["2", "other", "one", "mean"] == 1
+    )
+    again = data.results_per_image("05")
+    first = again[(again["table"] == "1") & (again["dataset"] == "noise")]
+    assert len(again) == 3 * len(table) and first["value"].sum() == pytest.approx(table["value"].sum())
+    remade = summary(first, interval).set_index(["method", "metric"])["value"]
+    assert remade["two", "mean"] == values["1", "noise", "two", "mean"]
+
+
+def test_paired_differences_are_taken_picture_by_picture():
+    rows = [(f"{i}", 0, m, "d", v) for i, (a, b) in enumerate([(1, 0.5), (2, 1), (4, math.nan)]) for m, v in (("a", a), ("b", b))]
+    table = pd.DataFrame(rows, columns=["image", "target", "method", "metric", "value"])
+    found = paired(table, metrics.bootstrap_interval, "d", "a", "b")
+    assert found["value"] == 0.75 and found["n"] == 2 and 0.5 <= found["ci_low"] <= 0.75 <= found["ci_high"] <= 1
+    with pytest.raises(ValueError, match="no 'd' of c; there is a, b"):
+        paired(table, metrics.bootstrap_interval, "d", "a", "c")
