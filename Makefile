@@ -17,6 +17,9 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 book test outputs: export TQDM_DISABLE := 1
 export PYTHONUNBUFFERED := 1
 
+# A thread that waits for another sleeps instead of spinning: on a machine that does other things too, spinning costs a factor of three.
+book test outputs run lab: export OMP_WAIT_POLICY ?= PASSIVE
+
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
