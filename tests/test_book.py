@@ -33,7 +33,7 @@ TAGS = {
     *("parameters", "hide-input", "hide-output", "hide-cell", "remove-cell", "remove-input", "remove-output"),
     *("nbval-ignore-output", "nbval-skip", "exercise", "solution", "output_scroll", "full-width"),
 }
-MEGABYTES = 3
+MEGABYTES = 1
 IMAGES = ("image/png", "image/jpeg", "image/svg+xml", "image/gif")
 MACHINE = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|Users|usr|opt|var|mnt|private|workspace)/|\b[A-Za-z]:\\\\?(?:Users|Windows)")
 CLOCK = re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
