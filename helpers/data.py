@@ -304,3 +304,16 @@ def results_per_image(chapter: str) -> pd.DataFrame:
         asked = rows.dropna(axis=1, how="all").columns.difference(who, sort=False)  # a table has its own metrics
         pieces.append(rows.melt(who, asked, "metric", "value"))
     return pd.concat(pieces, ignore_index=True)
+
+
+def claims(bibkey: str | None = None) -> pd.DataFrame:
+    """The claim ledger: one row a claim of a paper, with our measure and the verdict; of one paper, or of all.
+
+    Columns: see data/README.md. `book/claims.py` writes the file. Errors: ValueError for a paper without claims.
+    """
+    rows = pd.read_csv(data_folder() / "claims.csv")
+    if bibkey is None:
+        return rows
+    if bibkey not in set(rows["paper"]):
+        raise ValueError(f"there are no claims of {bibkey!r}; papers with claims: {', '.join(dict.fromkeys(rows['paper']))}")
+    return rows[rows["paper"] == bibkey].reset_index(drop=True)
