@@ -1920,8 +1920,7 @@ def tamboli() -> Iterator[Claim]:
     yield claim(
         "impressions-class",
         "Fig. 2, Sec. II-B",
-        "A picture climbed from noise shows what the network takes for the class (here: the network is sure of it, 0.9 "
-        "or more).",
+        "A picture climbed from noise shows what the network takes for the class (here: the network is sure of it, 0.9 or more).",
         "qualitative",
         beyond(ONE, ("probability",), "saliency-driven, itself", 0.9, table="impressions"),
     )
