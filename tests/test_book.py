@@ -183,6 +183,13 @@ def markdown_images_described(nb: Notebook) -> list[str]:
     return [problem for cell in nb.cells if cell.cell_type == "markdown" for problem in images_without_alt(cell.source)]
 
 
+def no_walls_of_code(nb: Notebook) -> list[str]:
+    """A reader sees at most 24 lines of code at once; longer cells are folded."""
+    folded = {"hide-input", "hide-cell", "remove-input", "remove-cell", "parameters"}
+    lines = {n: len(cell.source.splitlines()) for n, cell in enumerate(code_cells(nb), 1) if not folded & set(tags_of(cell))}
+    return [f"code cell {n} shows {length} lines: fold it with the tag hide-input" for n, length in lines.items() if length > 24]
+
+
 def not_too_large(nb: Notebook) -> list[str]:
     size = len(nbformat.writes(nb).encode()) / 1e6
     return [] if size <= MEGABYTES else [f"the notebook has {size:.1f} MB, more than {MEGABYTES}"]
@@ -205,7 +212,15 @@ def images_without_alt(markdown: str) -> list[str]:
 
 EVERY = [
     *(executed_in_order, no_errors, no_stderr, known_tags, parameters_first, figures_described, no_machine_traces),
-    *(python3_kernel, no_widgets, no_class_numbers, some_numbers_checked, markdown_images_described, not_too_large),
+    *(
+        python3_kernel,
+        no_widgets,
+        no_class_numbers,
+        some_numbers_checked,
+        markdown_images_described,
+        no_walls_of_code,
+        not_too_large,
+    ),
 ]
 
 
@@ -301,6 +316,7 @@ BAD: list[tuple[Callable[[Notebook], list[str]], Callable[[Notebook], Any]]] = [
     (no_stderr, lambda nb: nb.cells[4].outputs.append(stream("UserWarning: hm", "stderr"))),
     (known_tags, lambda nb: nb.cells[4].metadata.update(tags=["hide_input"])),
     (known_tags, lambda nb: nb.cells[0].metadata.update(tags=["remove-cel"])),
+    (no_walls_of_code, lambda nb: nb.cells[4].update(source="x = 1\n" * 25)),
     (parameters_first, lambda nb: nb.cells[1].metadata.update(tags=[])),
     (parameters_first, lambda nb: nb.cells[4].metadata.update(tags=["parameters"])),
     (parameters_first, lambda nb: nb.cells.insert(0, nbformat.v4.new_code_cell("import helpers"))),
