@@ -1,7 +1,7 @@
 """How the claim ledger comes to a verdict: the evidence, and the rules that compute verdicts from it.
 
 A rule is a function of the evidence; the functions below make such rules. No rule looks at who made a claim, and none takes
-a verdict from its caller, except `unmeasured`, for sentences that no number can settle.
+a verdict from its caller, except `unmeasured` and `elsewhere`, for sentences that no number of ours can settle.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import pandas as pd
 
 from helpers import data, metrics
 
-VERDICTS = ("reproduced", "partly", "not reproduced", "not testable here")
-REPRODUCED, PARTLY, FAILED, UNTESTABLE = VERDICTS
+VERDICTS = ("reproduced", "partly", "undecided", "not reproduced", "not testable here")
+REPRODUCED, PARTLY, UNDECIDED, FAILED, UNTESTABLE = VERDICTS
+REMARK = "remark"  # in place of a verdict: what we noticed in the print, and the paper does not claim
 MIN_PICTURES = 10  # fewer are no measurement of an ordering
+MIN_FOR_MEANS = 30  # where only means were kept, and no differences picture by picture
 MIN_FOR_NUMBERS = 100  # fewer are no measurement of a printed number
 RELATIVE, POINTS = 0.10, 0.01  # a number is reproduced within a tenth of it, or within one percentage point
 NAN = float("nan")
@@ -38,7 +40,7 @@ class Finding:
     data: str = ""
 
     def __post_init__(self) -> None:
-        if self.verdict not in VERDICTS:
+        if self.verdict not in (*VERDICTS, REMARK):
             raise ValueError(f"{self.verdict!r} is no verdict; there are {', '.join(VERDICTS)}")
 
 
@@ -165,7 +167,7 @@ def gaps(
                     made = [compare(of_table, best, rival, lower) for _, of_table in part.groupby("table", sort=False)]
                     made = [gap for gap in made if gap] or [compare(part, best, rival, lower)]  # else over its tables
                     gap = max((gap for gap in made if gap), key=lambda gap: gap.n, default=None)
-                    if gap and gap.n >= MIN_PICTURES:
+                    if gap and gap.n >= (MIN_PICTURES if gap.paired else MIN_FOR_MEANS):
                         found[whose] = replace(gap, rival=rival, model=model, dataset=dataset)
     yield from found.values()
 
@@ -193,13 +195,25 @@ def unpaired_gap(rows: pd.DataFrame, best: str, rival: str, lower: bool) -> Gap 
 
 
 def verdict_on(found: Sequence[Gap]) -> str:
-    """Reproduced if every interval is on the claimed side; partly if some are, and no more on the other, or if all means are."""
+    """Reproduced if every interval is on the claimed side, undecided if none is on either side; partly if some are, and no more
+    on the other side."""
     if not found:
         return UNTESTABLE
     held, behind = sum(gap.low > 0 for gap in found), sum(gap.high < 0 for gap in found)
     if held == len(found):
         return REPRODUCED
-    return PARTLY if (held and held >= behind) or all(gap.mean > 0 for gap in found) else FAILED
+    if not held and not behind:
+        return UNDECIDED
+    return PARTLY if held >= behind else FAILED
+
+
+def in_runs(found: Sequence[Gap], worst: Gap) -> str:
+    """Where several runs were made, of which one the number is, and how many pictures each has."""
+    runs = {(gap.model, gap.dataset): gap.n for gap in found}
+    if len(runs) < 2:
+        return ""
+    pictures = ", ".join(f"{n} on {model}, {on}" for (model, on), n in runs.items())
+    return f"; shown is the run that is furthest behind; pictures: {pictures}"
 
 
 def ordering(
@@ -213,7 +227,7 @@ def ordering(
         verdict = verdict_on(found)
         measure = f"{metric[0]}: {best} {'below' if lower else 'above'} its closest rival"
         if not found:
-            return Finding(verdict, needs or f"no run yet that has {metric[0]} of {best} and a rival", measure)
+            return Finding(verdict, needs or f"no run yet of enough pictures that has {metric[0]} of {best} and a rival", measure)
         worst = min(found, key=lambda gap: gap.mean)
         where = list(dict.fromkeys((gap.model, gap.dataset) for gap in found))
         held = sum(gap.low > 0 for gap in found)
@@ -227,17 +241,11 @@ def ordering(
         if not all(gap.paired for gap in found):
             says.append("some intervals are of means, not of paired differences, and so too wide")
         return Finding(
-            verdict, "; ".join(says), f"{measure} ({worst.rival})", worst.mean, worst.low, worst.high,
-            "interval above 0", sum(n_of(found, m, d) for m, d in where),
-            ", ".join(dict.fromkeys(m for m, _ in where)), ", ".join(dict.fromkeys(d for _, d in where)),
+            verdict, "; ".join(says) + in_runs(found, worst), f"{measure} ({worst.rival})", worst.mean, worst.low, worst.high,
+            "interval above 0", worst.n, worst.model, worst.dataset,
         )  # fmt: skip
 
     return rule
-
-
-def n_of(found: Iterable[Gap], model: str, dataset: str) -> int:
-    """Pictures behind the comparisons on one network and data set."""
-    return max(gap.n for gap in found if (gap.model, gap.dataset) == (model, dataset))
 
 
 def counted(found: Sequence[Gap], where: Sequence[tuple[str, str]]) -> str:
@@ -253,7 +261,8 @@ def listed(found: Iterable[Gap], where: Sequence[tuple[str, str]]) -> str:
 
 
 def every(*rules: Rule) -> Rule:
-    """A claim of several parts: reproduced if all are, not if none is, partly otherwise; parts without results do not count."""
+    """A claim of several parts: reproduced if all are, partly if any is; if none is, not reproduced where one part is not, else
+    undecided. Parts without results do not count."""
 
     def rule(evidence: Evidence) -> Finding:
         found = [one(evidence) for one in rules]
@@ -261,7 +270,10 @@ def every(*rules: Rule) -> Rule:
         if not told:
             return found[0]
         kinds = {one.verdict for one in told}
-        verdict = kinds.pop() if len(kinds) == 1 else PARTLY
+        if kinds & {REPRODUCED, PARTLY}:
+            verdict = kinds.pop() if len(kinds) == 1 else PARTLY
+        else:
+            verdict = FAILED if FAILED in kinds else UNDECIDED
         worst = max(told, key=lambda one: VERDICTS.index(one.verdict))
         why = "; ".join(f"{one.measure}: {one.verdict} ({one.why})" for one in found)
         return replace(worst, verdict=verdict, why=why)
@@ -313,8 +325,9 @@ def numbers(
             )  # fmt: skip
         why = f"needs {first['model']} on {where_printed(first['dataset'])}" + f", {enough} pictures or more" * (enough > 1)
         near = nearest(
-            evidence, sources, [key(name) for name in nearby] or ours_of(first["metric"]), own, first["dataset"], enough == 1
-        )
+            evidence, sources, [key(name) for name in nearby] or ours_of(first["metric"]), own, first["model"],
+            first["dataset"], enough == 1,
+        )  # fmt: skip
         if near is None:
             return Finding(UNTESTABLE, f"{why}; nothing near it is measured", first["metric"], tolerance=tolerance)
         return Finding(
@@ -346,22 +359,33 @@ def measured(
 
 
 def nearest(
-    evidence: Evidence, sources: Sequence[str], wanted: Sequence[str], method: str, dataset: str, strict: bool
+    evidence: Evidence, sources: Sequence[str], wanted: Sequence[str], method: str, model: str, dataset: str, strict: bool
 ) -> pd.Series | None:  # fmt: skip
-    """Our mean of a method with another network: on that data set or, unless strict, where there are most pictures."""
+    """Our mean of a method with another network: on that data set or, unless strict, on another; of the same family of networks
+    if there is one, then with most pictures. No convolutional network stands for a transformer, nor the other way round."""
     for source in sources:
         rows = evidence.means.get(source)
         if rows is None:
             continue
-        rows = rows[rows["m"] == key(method)]
+        rows = rows[
+            (rows["m"] == key(method)) & ((rows["model"].map(family) == "transformer") == (family(model) == "transformer"))
+        ]
         for name in wanted:
             if len(mine := rows[rows["k"] == name]):
                 here = mine[mine["dataset"].map(set_key) == set_key(dataset)]
                 if strict and here.empty:
                     continue
                 mine = here if len(here) else mine
+                kin = mine[mine["model"].map(family) == family(model)]
+                mine = kin if len(kin) else mine
                 return mine.loc[mine["n"].idxmax()]
     return None
+
+
+def family(model: str) -> str:
+    """The kind of network by its name: vgg, resnet, transformer or the name itself."""
+    name = str(model).lower().replace("vit", "transformer")
+    return next((kind for kind in ("vgg", "resnet", "transformer") if kind in name), name)
 
 
 # ------------------------------------------------------------------------------------- levels, statements, the eye
@@ -393,12 +417,11 @@ def beyond(
             return Finding(UNTESTABLE, needs or f"no run yet that has {metric[0]} of {method}", metric[0], tolerance=tolerance)
         sign = -1 if lower else 1
         as_gaps = [Gap("", row["model"], row["dataset"], *sorted_gap(row, threshold, sign), int(row["n"]), True) for row in found]
-        worst = min(found, key=lambda row: sign * row["value"])
+        gap, worst = min(zip(as_gaps, found, strict=True), key=lambda pair: pair[0].mean)
         held = sum(gap.low > 0 for gap in as_gaps)
         return Finding(
-            verdict_on(as_gaps), f"holds in {held} of {len(as_gaps)} runs", f"{metric[0]} of {method}", worst["value"],
-            worst["ci_low"], worst["ci_high"], tolerance, sum(gap.n for gap in as_gaps),
-            ", ".join(dict.fromkeys(gap.model for gap in as_gaps)), ", ".join(dict.fromkeys(gap.dataset for gap in as_gaps)),
+            verdict_on(as_gaps), f"holds in {held} of {len(as_gaps)} runs{in_runs(as_gaps, gap)}", f"{metric[0]} of {method}",
+            worst["value"], worst["ci_low"], worst["ci_high"], tolerance, gap.n, gap.model, gap.dataset,
         )  # fmt: skip
 
     return rule
@@ -412,13 +435,18 @@ def close(sources: Sequence[str], metric: Sequence[str], one: str, other: str, m
         measure, tolerance = f"{metric[0]}: {one} minus {other}", f"interval within ±{margin:g}"
         if not found:
             return Finding(UNTESTABLE, f"no run yet that has {metric[0]} of {one} and {other}", measure, tolerance=tolerance)
-        distances = [replace(gap, low=margin - max(abs(gap.low), abs(gap.high)), mean=margin - abs(gap.mean)) for gap in found]
+        distances = [
+            replace(
+                gap, mean=margin - abs(gap.mean), low=margin - max(abs(gap.low), abs(gap.high)),
+                high=margin - max(0.0, gap.low, -gap.high),  # the nearest to no difference that the interval holds
+            )
+            for gap in found
+        ]  # fmt: skip
         worst = max(found, key=lambda gap: abs(gap.mean))
         held = sum(gap.low > 0 for gap in distances)
         return Finding(
-            verdict_on(distances), f"holds in {held} of {len(found)} runs", measure, worst.mean, worst.low, worst.high,
-            tolerance, sum(gap.n for gap in found), ", ".join(dict.fromkeys(gap.model for gap in found)),
-            ", ".join(dict.fromkeys(gap.dataset for gap in found)),
+            verdict_on(distances), f"holds in {held} of {len(found)} runs{in_runs(found, worst)}", measure, worst.mean,
+            worst.low, worst.high, tolerance, worst.n, worst.model, worst.dataset,
         )  # fmt: skip
 
     return rule
@@ -456,6 +484,26 @@ def stated(
         return Finding(verdict, why, measure, good / len(parts), NAN, NAN, "exact, to the digits printed", len(parts), model, on)
 
     return rule
+
+
+def elsewhere(rule: Rule, needs: str) -> Rule:
+    """For a claim about other networks or pictures than a run of ours: shows the run and leaves the claim open."""
+
+    def shown(evidence: Evidence) -> Finding:
+        finding = rule(evidence)
+        return replace(finding, verdict=UNTESTABLE, why=f"{needs}; shown is ours: {finding.why}")
+
+    return shown
+
+
+def noted(rule: Rule, note: str) -> Rule:
+    """A rule whose reason has a sentence more."""
+
+    def noting(evidence: Evidence) -> Finding:
+        finding = rule(evidence)
+        return replace(finding, why=f"{finding.why}; {note}")
+
+    return noting
 
 
 def unmeasured(needs: str) -> Rule:

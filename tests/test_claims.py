@@ -53,16 +53,41 @@ def test_every_verdict_of_the_file_is_the_one_that_the_results_give(recomputed):
 def test_every_entry_says_where_what_and_why():
     stored = data.claims()
     assert (
-        stored["id"].is_unique and set(stored["kind"]) == set(claims.KINDS) and set(stored["verdict"]) <= set(verdicts.VERDICTS)
-    )
+        stored["id"].is_unique and set(stored["kind"]) == set(claims.KINDS)
+        and set(stored["verdict"]) == {*verdicts.VERDICTS, verdicts.REMARK}
+    )  # fmt: skip
+    assert ((stored["kind"] == "remark") == (stored["verdict"] == verdicts.REMARK)).all()
     for column in ("paper", "place", "claim", "why"):
         assert stored[column].str.len().gt(2).all(), column
     assert stored["claim"].str.endswith(".").all()
-    judged = stored[stored["verdict"] != verdicts.UNTESTABLE]
+    judged = stored[~stored["verdict"].isin([verdicts.UNTESTABLE, verdicts.REMARK])]
     assert (judged["n"] > 0).all() and judged["measure"].notna().all() and judged["tolerance"].notna().all()
     orderings = judged[judged["kind"] == "ordering"]
     assert orderings["model"].notna().all() and orderings[["value", "ci_low", "ci_high"]].notna().all(axis=None)
     assert (orderings["n"] >= verdicts.MIN_PICTURES).all()
+
+
+def test_no_verdict_hangs_on_noise():
+    """Where only one comparison was made, its interval and the verdict go together."""
+    stored = data.claims()
+    one = stored[
+        stored["tolerance"].eq("interval above 0") & stored["why"].str.contains(r"\(1 rival, 1 run\)$|^holds in . of 1 compar")
+    ]
+    one = one[one["why"].str.startswith("holds in") & one["verdict"].isin(verdicts.VERDICTS[:4])]
+    assert len(one) > 10
+    contains_zero = (one["ci_low"] <= 0) & (one["ci_high"] >= 0)
+    assert (contains_zero == (one["verdict"] == "undecided")).all()
+    assert ((one["ci_high"] < 0) == (one["verdict"] == "not reproduced")).all()
+
+
+def test_every_verdict_has_a_badge_and_a_place_on_the_page():
+    css = (BOOK / "_static" / "seeing-why.css").read_text(encoding="utf-8")
+    page = (BOOK / "claims.ipynb").read_text(encoding="utf-8")
+    signs = set()
+    for verdict, badge in zip(verdicts.VERDICTS, ("reproduced", "partly", "undecided", "failed", "untestable"), strict=True):
+        assert f'\\"{verdict}\\": \\"{badge}\\"' in page and f".badge-{badge} {{ background" in css, verdict
+        signs.add(css.split(f".badge-{badge}::before")[1].split("}")[0])
+    assert len(signs) == len(verdicts.VERDICTS) and css.count("--sw-open:") == 2  # a sign of its own; light and dark
 
 
 def test_an_entry_without_a_place_or_of_an_unknown_kind_is_refused():
@@ -138,7 +163,7 @@ def test_each_paper_has_entries_of_its_kinds():
     counts = pd.DataFrame([(c.paper, c.kind) for c in EVERY], columns=["paper", "kind"]).groupby("paper")["kind"].agg(set)
     assert set(counts.index) == set(FIGURES)
     for bibkey, kinds in counts.items():
-        assert kinds >= {"qualitative", "print", "ordering"} and ("number" in kinds) == (bibkey != "tamboli2021survey"), bibkey
+        assert kinds >= {"qualitative", "print"} and ("number" in kinds) == (bibkey != "tamboli2021survey"), bibkey
 
 
 # ---------------------------------------------------------------------------------------------------------- the rules
@@ -175,19 +200,40 @@ def test_an_ordering_holds_against_every_rival_or_is_not_reproduced():
     assert judged(by_picture(A=0.3, B=0.1, C=0.4, D=0.2), rivals=("B", "C", "D")).verdict == "not reproduced"  # one of three
 
 
-@pytest.mark.parametrize(("shift", "verdict"), [(0.02, "partly"), (-0.02, "not reproduced")])
-def test_within_the_noise_the_means_decide_between_partly_and_not(shift, verdict):
+@pytest.mark.parametrize("shift", [0.02, -0.02])
+def test_within_the_noise_nothing_is_decided_whatever_the_sign_of_the_mean(shift):
     rows = by_picture(A=0.2, B=0.2)
     a, b = ((rows["m"] == name) & (rows["k"] == "drop") for name in "ab")
     rows.loc[b, "value"] = rows.loc[a, "value"].to_numpy() + shift + np.tile([0.5, -0.5], 20)
     found = judged(rows, rivals=("B",))
-    assert found.low < 0 < found.high and found.value == pytest.approx(shift) and found.verdict == verdict
+    assert found.low < 0 < found.high and found.value == pytest.approx(shift) and found.verdict == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("ends", "verdict"),
+    [
+        ([(0.1, 0.2), (0.01, 0.3)], "reproduced"),
+        ([(0.1, 0.2), (-0.1, 0.3)], "partly"),
+        ([(0.1, 0.2), (-0.3, -0.1)], "partly"),
+        ([(-0.1, 0.2), (-0.3, 0.1)], "undecided"),
+        ([(0.0, 0.2)], "undecided"),
+        ([(-0.2, 0.0)], "undecided"),
+        ([(-0.1, 0.2), (-0.3, -0.1)], "not reproduced"),
+        ([(0.1, 0.2), (-0.3, -0.1), (-0.3, -0.1)], "not reproduced"),
+        ([], "not testable here"),
+    ],
+)
+def test_intervals_and_nothing_else_make_the_verdict(ends, verdict):
+    for n in (10, 1000):
+        found = [verdicts.Gap("B", "net", "set", (low + high) / 2, low, high, n, True) for low, high in ends]
+        assert verdicts.verdict_on(found) == verdicts.verdict_on(found[::-1]) == verdict
 
 
 def test_every_network_counts():
     held, turned = by_picture(A=0.1, B=0.2), by_picture(A=0.2, B=0.1, model="other")
     both = judged(held, turned, rivals=("B",))
-    assert both.verdict == "partly" and both.n == 80 and both.model == "net, other" and "B (other, set)" in both.why
+    assert both.verdict == "partly" and both.n == 40 and "B (other, set)" in both.why
+    assert both.model == "other" and "pictures: 40 on net, set, 40 on other, set" in both.why  # the one that is behind is shown
     assert judged(held, turned, rivals=("B",), only=lambda model, on: model == "net").verdict == "reproduced"
 
 
@@ -205,7 +251,9 @@ def test_pairing_is_what_makes_the_interval_narrow():
     )  # fmt: skip
     rule = verdicts.ordering(("ch",), ("Drop",), "A", ["B"], lower=True)
     unpaired = rule(SimpleNamespace(images={}, means={"ch": means}))
-    assert rule(evidence(rows)).verdict == "reproduced" and unpaired.verdict == "partly" and "too wide" in unpaired.why
+    assert rule(evidence(rows)).verdict == "reproduced" and unpaired.verdict == "undecided" and "too wide" in unpaired.why
+    few = means.assign(n=verdicts.MIN_FOR_MEANS - 1)
+    assert rule(SimpleNamespace(images={}, means={"ch": few})).verdict == "not testable here"
 
 
 def test_one_method_spelt_in_two_ways_is_one():
@@ -223,6 +271,9 @@ def test_about_as_good_asks_for_a_narrow_interval_around_no_difference():
         rule(evidence(by_picture(A=0.2, B=0.4))).verdict == rule(evidence(by_picture(A=0.4, B=0.2))).verdict == "not reproduced"
     )
     assert rule(evidence()).verdict == "not testable here"
+    noisy = by_picture(n=12, A=0.2, B=0.2)
+    noisy.loc[(noisy["m"] == "a") & (noisy["k"] == "drop"), "value"] += np.tile([0.3, -0.3], 6)
+    assert rule(evidence(noisy)).verdict == "undecided"  # neither within the margin nor beyond it
 
 
 def test_above_a_level():
@@ -231,7 +282,8 @@ def test_above_a_level():
     there = SimpleNamespace(images={}, means={"ch": means})
     for level, lower, verdict in (
         (0.4, False, "reproduced"),
-        (0.48, False, "partly"),
+        (0.48, False, "undecided"),
+        (0.52, False, "undecided"),
         (0.6, False, "not reproduced"),
         (0.6, True, "reproduced"),
     ):
@@ -249,8 +301,23 @@ def test_a_claim_of_several_parts():
         (("not reproduced", "not testable here"), "not reproduced"),
         (("not testable here", "not testable here"), "not testable here"),
         (("partly", "reproduced"), "partly"),
+        (("undecided", "undecided"), "undecided"),
+        (("undecided", "reproduced"), "partly"),
+        (("undecided", "not reproduced"), "not reproduced"),
+        (("undecided", "not testable here"), "undecided"),
     ):
         assert verdicts.every(*map(says, parts))(None).verdict == verdict
+
+
+def test_a_run_elsewhere_is_shown_and_decides_nothing_and_a_remark_is_no_verdict():
+    held = verdicts.stated("m", lambda e: [(True, "it is so")])
+    shown = verdicts.elsewhere(held, "needs the Moon")(None)
+    assert shown.verdict == "not testable here" and shown.value == 1 and shown.why == "needs the Moon; shown is ours: it is so"
+    assert verdicts.noted(held, "twice")(None).why == "it is so; twice"
+    half = verdicts.stated("m", lambda e: [(True, "one"), (False, "two")])
+    noticed = claims.Claim("x-1", "p", "Table 1", "It is odd.", "remark", half)
+    row = claims.ledger([noticed], SimpleNamespace()).iloc[0]
+    assert row["verdict"] == "remark" and row["why"] == "two"
 
 
 def test_statements():
@@ -287,6 +354,20 @@ def test_a_printed_number_is_only_judged_on_its_own_network_and_pictures():
         assert found.value == 0.40 and found.n == other.get("n", 3000)  # the nearest run is shown all the same
 
 
+def test_the_nearest_run_is_of_the_same_family_and_no_transformer():
+    one = dict(table="t", dataset="scenes", method="layer selection", metric="Insertion", ci_low=0.0, ci_high=1.0)
+    rows = [
+        one | dict(model=m, n=n, value=n / 1000)
+        for m, n in (("small vision transformer", 900), ("resnet9", 500), ("slim_vgg16", 200))
+    ]
+    made = verdicts.Evidence()
+    for kept, n in ((rows, 200), (rows[:2], 500), (rows[:1], 0)):
+        means = pd.DataFrame(kept)
+        made.means = {"ch": means.assign(m=means["method"].map(verdicts.key), k=means["metric"].map(verdicts.key))}
+        found = verdicts.numbers("sannomiya2024layer", "1", "Ours", ("ch",), method="Ours")(made)
+        assert found.verdict == "not testable here" and found.n == n
+
+
 # ----------------------------------------------------------------------------------- a changed result, a changed verdict
 
 
@@ -307,7 +388,7 @@ def verdict_now(name):
 
 SPOILT = {  # claim: file, a printed row without its number, the number, another one, the verdicts on both
     "mitra2024-wins-add-up": (
-        *("mitra2024scorecampp", "6,vgg19,ImageNet,Normalization + Upsampled,Win,", "79.86", "69.86", "partly", "partly"),
+        *("mitra2024scorecampp", "6,vgg19,ImageNet,Normalization + Upsampled,Win,", "79.86", "69.86", "reproduced", "partly"),
     ),
     "mitra2024-print-vit-second": (
         *("mitra2024scorecampp", "8,vit_b_16,ImageNet,LayerCAM,Average Drop,", "18.17", "28.17", "partly", "reproduced"),
@@ -316,10 +397,13 @@ SPOILT = {  # claim: file, a printed row without its number, the number, another
         *("sannomiya2024layer", "1,vgg16,ImageNet,Ours,Insertion,", "40.21", "41.21", "reproduced", "partly"),
     ),
     "sattarzadeh2021-increase-lead": (
-        *("sattarzadeh2021sise", "2,resnet101,Severstal,SISE,Increase,", "15.64", "16.64", "not reproduced", "reproduced"),
+        *("sattarzadeh2021sise", "2,resnet101,Severstal,SISE,Increase,", "15.64", "15.63", "reproduced", "not reproduced"),
     ),
-    "szandala2021-kuvasz": (
-        *("szandala2021gradual", "5,vgg16,golden retriever,Gradual cEB,", "kuvash", "kuvasz", "not reproduced", "reproduced"),
+    "szandala2021-ceb-all-recognised": (
+        *("szandala2021gradual", "4,vgg16,black widow 1,cEB,", "black widow", "white widow", "reproduced", "partly"),
+    ),
+    "szandala2021-spider-partly-corrected": (
+        *("szandala2021gradual", "3,vgg16,black widow 1,Gradual Grad-CAM,black widow,", "0.14", "0.24", "reproduced", "partly"),
     ),
 }
 
@@ -332,8 +416,6 @@ def test_another_digit_in_a_printed_table_changes_the_verdict(name, copied):
     assert verdict_now(name) == before and text.count(row + old) == 1
     path.write_text(text.replace(row + old, row + new), encoding="utf-8")
     assert verdict_now(name) == after
-    if before == after:  # here another number of statements is true
-        assert claims.ledger([claim for claim in EVERY if claim.id == name])["value"].item() == pytest.approx(5 / 7, abs=1e-4)
 
 
 def test_other_measurements_change_the_verdict(copied):
@@ -360,10 +442,10 @@ READ = {  # chapter and table of its measurements: claims that rest on them
     ("01_survey", "filters"): ["tamboli2021-gabor"],
     ("01_survey", "both there"): ["tamboli2021-fig12"],
     ("01_survey", "bags"): ["tamboli2021-amil-better"],
-    ("02_gradual_extrapolation", "scenes"): ["szandala2021-sharper-gradcam", "szandala2021-image-times-map"],
+    ("02_gradual_extrapolation", "scenes"): ["szandala2021-sharper-gradcam", "szandala2021-on-thing-ceb"],
     ("03_layer_selection", "methods"): ["sannomiya2024-ours-gradcam-insertion", "sannomiya2024-fig10"],
     ("03_layer_selection", "controls"): ["sannomiya2024-not-always-last"],
-    ("04_scorecampp", "methods"): ["mitra2024-best-average-drop-logit", "mitra2024-size-alone"],
+    ("04_scorecampp", "methods"): ["mitra2024-best-average-drop-logit", "mitra2024-layercam-sparse"],
     ("04_scorecampp", "gates"): ["mitra2024-tanh-average-drop"],
     ("04_scorecampp", "two of a class"): ["mitra2024-fig6"],
     ("04_scorecampp", "vit"): ["mitra2024-vit-average-drop"],
