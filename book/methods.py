@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -183,7 +182,7 @@ def facts(options: argparse.Namespace) -> dict[str, str]:
 @cache
 def commit() -> str:
     """The commit that is measured, as it was when the measuring began."""
-    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    return evaluation.commit_of_the_code()
 
 
 def oracles(folder: Path = ROOT / "tests") -> pd.DataFrame:

@@ -97,8 +97,11 @@ def evaluate(
         if truth is not None:
             asked |= {metric: partial(with_truth, f, truth) for metric, f in truth_metrics.items()}
         compute = partial(measured, net, image, target, name, method, methods[method], asked)
+        if not store:
+            pieces.append(compute())
+            continue
         key = (weights, digest(image), "" if truth is None else digest(truth), name, str(target), method, *sorted(asked))
-        pieces.append(kept(Path(store), key, compute) if store else compute())
+        pieces.append(kept(Path(store), key, compute))
     return pd.concat(pieces, ignore_index=True)
 
 
