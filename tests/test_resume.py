@@ -239,7 +239,7 @@ def test_a_damaged_piece_is_made_again_with_a_warning(tmp_path, spoil):
     path.write_text(spoil(path.read_text(encoding="utf-8")), encoding="utf-8")
     with pytest.warns(UserWarning, match=f"{path.name} is of no use and is made again") as seen:
         same(run(tmp_path, few, {"Grad-CAM": grad_cam}), before)
-    assert {str(w.message) for w in seen} == {str(seen[0].message)} and Path(seen[0].filename).name == Path(__file__).name
+    assert len(seen) == 1 and Path(seen[0].filename).name == Path(__file__).name
     same(run(tmp_path, few, {"Grad-CAM": grad_cam}), before)  # without a warning
 
 
