@@ -157,7 +157,7 @@ def writable(folder: Path, needed: int = 0) -> int:
 
 
 def cluster_there(address: str, seconds: float = 10) -> str:
-    """The workers of a Dask scheduler, in words. Errors: OSError if none answers in time, ImportError without Dask."""
+    """The workers of a Dask scheduler, in words. Errors: OSError if none answers in time; ValueError for threads."""
     try:
         from distributed import Client
     except ImportError:
@@ -167,9 +167,11 @@ def cluster_there(address: str, seconds: float = 10) -> str:
             workers = client.scheduler_info(n_workers=-1)["workers"].values()
     except (OSError, ValueError) as error:
         raise OSError(f"no Dask scheduler answered at {address!r} within {seconds:g} s: {error}") from error
-    threads = sum(worker["nthreads"] for worker in workers)
-    note = "" if threads == len(workers) else "; start them with --nthreads 1: a network has one user at a time"
-    return f"{len(workers)} workers with {threads} threads{note}" if workers else "no worker yet: the run waits for the first one"
+    if several := sum(worker["nthreads"] > 1 for worker in workers):
+        raise ValueError(
+            f"{several} of {len(workers)} workers at {address} have more than one thread: start them with --nthreads 1"
+        )
+    return f"{len(workers)} workers at {address}" if workers else f"no worker yet at {address}: the run waits for the first one"
 
 
 def size(count: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import nbformat
 import pandas as pd
 import pytest
 import torch
+import yaml
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 from test_notebooks import BOOK, ROOT, runner
@@ -103,15 +105,16 @@ def test_a_cluster_that_does_not_answer_is_an_error_in_time():
 
 def test_a_cluster_that_answers_is_counted():
     distributed = pytest.importorskip("distributed")
-    options = dict(processes=False, dashboard_address=None, host="127.0.0.1", protocol="tcp")
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=2, **options) as cluster:
-        assert runner.cluster_there(cluster.scheduler_address).startswith(
-            "1 workers with 2 threads; start them with --nthreads 1"
-        )
+    options = dict(processes=False, dashboard_address=":0", host="127.0.0.1", protocol="tcp")
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, **options) as cluster:
+        assert runner.cluster_there(cluster.scheduler_address).startswith("1 workers at tcp://")
         cluster.scale(0)
         while cluster.scheduler.workers:
             time.sleep(0.05)
         assert "waits for the first" in runner.cluster_there(cluster.scheduler_address)
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=2, **options) as cluster:
+        with pytest.raises(ValueError, match="1 of 1 workers .* --nthreads 1"):
+            runner.cluster_there(cluster.scheduler_address)
 
 
 def test_everything_that_is_wrong_is_said_at_once_and_nothing_runs(monkeypatch, capsys):
@@ -218,6 +221,32 @@ def test_the_formula_for_scores_is_what_they_take():
     assert len(metrics.pixel_counts(224 * 224, 28, metrics.SANNOMIYA2024LAYER["Insertion"].keywords["step_px"])) == 28 + 1
 
 
+@pytest.mark.parametrize(
+    ("chapter", "cells", "metrics_of"),
+    [
+        ("04_scorecampp", ("def seen(", "of_paper, ours_alone = {}, {}"), "of_paper"),
+        ("06_comparison", ("top15, curve =",), "masked"),
+    ],
+)
+def test_a_chapter_takes_for_its_scores_what_the_table_of_costs_says(chapter, cells, metrics_of):
+    """The cells of the chapter that define its scores, run on a small network and one map, and counted."""
+    sources = [cell.source for cell in nbformat.read(BOOK / f"{chapter}.ipynb", as_version=4).cells if cell.cell_type == "code"]
+    space = parameters(chapter, "smoke")
+    exec(sources[2], space)  # imports
+    for start in cells:
+        (source,) = [source for source in sources if start in source]
+        exec(source, space)
+    net = models.load("slim_vgg16_scenes")
+    image = torch.rand(3, net.side, net.side, generator=torch.Generator().manual_seed(0))
+    saliency = image.mean(0)
+    with evaluation.counted(net) as cost:
+        for metric in space[metrics_of].values():
+            metric(net, image, 0, saliency)
+    table = next(t for t in costs.TABLES[chapter] if t.network == "MODEL")
+    points = space.get(table.points, table.points)
+    assert cost.forwards == table.looks + table.curves * (points + 1)
+
+
 def test_hours_disk_and_speed(monkeypatch):
     assert costs.hours(3600 * 50, 50) == 1
     with pytest.raises(ValueError, match="images_per_second"):
@@ -294,3 +323,56 @@ def test_a_run_that_is_told_to_end_says_how_to_go_on_and_goes_on(tmp_path):
     subprocess.run([*command, "-p", "N_IMAGES", str(len(finished) + 1)], cwd=checkout, env=environment, check=True, timeout=120)
     done = nbformat.read(checkout / "_build/runs/long/99_long.ipynb", as_version=4)
     assert done.cells[-1].outputs[0].text == f"made {len(finished)}\n"
+
+
+# ------------------------------------------------------------------------------------ the examples of the book's page
+
+
+def examples(kind: str) -> list[str]:
+    """The code blocks of a language in the text of the page on larger runs."""
+    cells = nbformat.read(BOOK / "running.ipynb", as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    return re.findall(rf"^```{kind}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def test_the_examples_for_the_shell_parse_and_call_make_with_what_it_has():
+    assert len(examples("bash")) >= 5
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for block in examples("bash"):
+        checked = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stderr
+        for target, profile in re.findall(r"make (\w+) CHAPTER=\S+ PROFILE=(\w+)", block):
+            assert target in targets and (BOOK / "profiles" / profile).is_dir()
+
+
+def test_the_examples_in_python_compile_and_name_what_there_is():
+    blocks = examples("python")
+    assert len(blocks) >= 2
+    for block in blocks:
+        compile(block, "example", "exec")
+        for name in re.findall(r'datasets\.load\("(\w+)"', block):
+            assert name in runner.datasets.SETS
+
+
+def test_the_example_for_slurm_makes_a_job_with_one_gpu_and_one_thread():
+    jobqueue = pytest.importorskip("dask_jobqueue")
+    (block,) = [block for block in examples("python") if "SLURMCluster" in block]
+    (call,) = re.findall(r"^cluster = SLURMCluster\((.*?)^\)$", block, flags=re.DOTALL | re.MULTILINE)
+    options = eval(f"dict({call})")
+    with jobqueue.SLURMCluster(**options, scheduler_options={"host": "127.0.0.1", "dashboard_address": ":0"}) as cluster:
+        script = cluster.job_script()
+    assert "#SBATCH --gres=gpu:1" in script and "--nthreads 1" in script and ".venv/bin/python" in script
+
+
+def test_the_example_for_kubernetes_fits_together():
+    (block,) = examples("yaml")
+    parts = {(part["kind"], part["metadata"]["name"]): part["spec"] for part in yaml.safe_load_all(block)}
+    service, scheduler = parts["Service", "seeing-why-scheduler"], parts["Deployment", "seeing-why-scheduler"]
+    worker = parts["Deployment", "seeing-why-worker"]
+    for deployment in (scheduler, worker):
+        assert deployment["selector"]["matchLabels"] == deployment["template"]["metadata"]["labels"]
+    assert service["selector"] == scheduler["selector"]["matchLabels"]
+    (container,) = worker["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert container["args"][:3] == ["dask", "worker", f"tcp://seeing-why-scheduler:{service['ports'][0]['port']}"]
+    assert container["args"][container["args"].index("--nthreads") + 1] == "1"
