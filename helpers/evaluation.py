@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from helpers.core import Explainer, checked_image, checked_logits, checked_target, frozen, module_of
+from helpers.masks import shared
 from helpers.store import Measured, Store, describe, digest, warn, whole
 
 Metric = Callable[[Any, Tensor, int, Tensor], float]
@@ -97,8 +98,8 @@ def evaluate(
     network are not for two at a time; how many torch uses within an operation is its own affair (`OMP_NUM_THREADS`), and as
     many give the same digits. Functions of a notebook travel along; what it imports must be installed on the workers.
     Returns: columns image, target, method, metric, value, seconds, forwards, backwards, in the order of images, methods,
-    metrics. The last three are what the map took, the same in all its rows: `counted` images and backward passes, the one
-    image with which an explainer checks the network included. Errors: those of methods and metrics, with image and method;
+    metrics. The last three are what the map took, the same in all its rows: `counted` images and backward passes. The masked
+    copies that several metrics of a map ask for are scored once. Errors: those of methods and metrics, with image and method;
     ValueError for truth_metrics without truths and for workers with several threads; OSError if the store cannot be written.
     """
     targets, truths, truth_metrics = targets or {}, truths or {}, truth_metrics or {}
@@ -114,7 +115,6 @@ def evaluate(
     job = Job(net, dict(methods), dict(metrics), dict(truth_metrics))
     total = len(images) * len(methods)
     chosen: dict[str, int] = {}
-    asked: dict[str, list[str]] = {}  # the metrics of an image
     keys: dict[tuple[str, str], dict[str, Any]] = {}
     found: dict[tuple[str, str], Measured] = {}
     if store:
@@ -132,7 +132,6 @@ def evaluate(
 
     for name in tqdm(images, desc="checking images", unit="image", disable=not progress, leave=False):
         image, target, truth = images[name], targets.get(name), truths.get(name)
-        asked[name] = [*job.metrics, *(job.truth_metrics if truth is not None else ())]
         sure = type(target) is int and isinstance(image, Tensor)
         if store and sure and look(name, image, target, truth):  # type: ignore[arg-type]
             chosen[name] = target  # type: ignore[assignment]  # it was checked when these maps were made
@@ -165,20 +164,24 @@ def evaluate(
                     kept.write(keys[name, method], result)
             found[name, method] = result
             bar.update()
-    pairs = [(name, method) for name in images for method in methods]
+    return table_of(job, chosen, found)
+
+
+def table_of(job: Job, chosen: Mapping[str, int], found: Mapping[tuple[str, str], Measured]) -> pd.DataFrame:
+    """What was measured, in the order of images, methods and metrics, whoever measured it when."""
+    metrics = [*job.metrics, *job.truth_metrics]
     rows = [
-        (name, chosen[name], method, metric, one.values[metric], one.seconds, one.forwards, one.backwards)
-        for name, method in pairs
+        (name, target, method, metric, one.values[metric], one.seconds, one.forwards, one.backwards)
+        for name, target in chosen.items()
+        for method in job.methods
         for one in [found[name, method]]
-        for metric in asked[name]
+        for metric in metrics
+        if metric in one.values
     ]
     table = pd.DataFrame(rows, columns=["image", "target", "method", "metric", "value", "seconds", "forwards", "backwards"])
-    table.attrs["commits"] = list(dict.fromkeys(found[pair].commit for pair in pairs))
-    if len(table.attrs["commits"]) > 1:
-        warn(
-            f"the maps of this table were made by {len(table.attrs['commits'])} commits, {', '.join(table.attrs['commits'])}: "
-            "a new store makes all of them by the code as it is now"
-        )
+    table.attrs["commits"] = commits = sorted({one.commit for one in found.values()})
+    if len(commits) > 1:
+        warn(f"this table was made by {len(commits)} commits, {', '.join(commits)}; in an empty store all of it is made by one")
     return table
 
 
@@ -316,7 +319,7 @@ def measured(job: Job, name: str, method: str, image: Tensor, target: int, truth
     if truth is not None:
         asked |= {k: partial(with_truth, f, truth) for k, f in job.truth_metrics.items()}
     values = {}
-    with nullcontext():  # masks.shared()
+    with shared():
         for metric, measure in asked.items():
             try:
                 values[metric] = float(measure(saliency))
