@@ -100,7 +100,7 @@ SETTINGS = {  # method -> the parameters that set how many images it takes, and 
     "Augmented Grad-CAM++": ("COPIES", "COPIES", 1),
     "Smooth Grad-CAM++": ("COPIES", "COPIES", 2),
 }
-PIECE = 8192  # bytes on the disk of one finished map with its scores
+PIECE = 16384  # bytes on the disk that one finished map takes at most, with its scores and what it was made of
 MAPS = {"06_comparison": 4 * 224 * 224}  # bytes of a map, where a chapter keeps the maps themselves
 COLUMNS = ["table", "network", "pictures", "maps", "of the maps", "of the scores", "forwards"]
 
