@@ -188,7 +188,7 @@ def throughput(net: Any, batch_size: int, seconds: float = 1.0) -> float:
     return done / (time.perf_counter() - began)
 
 
-def untrained(network: str, device: str) -> models.Classifier:
+def untrained(network: str, device: str, precision: str = "float32") -> models.Classifier:
     """The architecture of a network with random weights: as fast as the trained one, and nothing is downloaded."""
     known = network if network in models.LAYERS or network in models.stored_names() else family(network)
-    return models.load(known, weights=None, device=device)
+    return models.load(known, weights=None, device=device, precision=precision)

@@ -232,8 +232,9 @@ def cost_in_words(table: Any, values: Mapping[str, Any], speed: float, measure: 
         if not rate and measure and forwards >= LONG and not network.startswith("a transformer"):
             device = str(values.get("DEVICE", "cpu"))
             batch = min(values.get("BATCH_SIZE", 8), 8 if device == "cpu" else 4096)
-            rate = costs.throughput(costs.untrained(network, device), batch)
-            said[-1] += f" at {rate:,.0f} images/s (measured now on {device}, batches of {batch})"
+            precision = str(values.get("PRECISION", "float32"))
+            rate = costs.throughput(costs.untrained(network, device, precision), batch)
+            said[-1] += f" at {rate:,.0f} images/s (measured now on {device}, {precision}, batches of {batch})"
         if rate:
             total += costs.hours(forwards, rate)
             said[-1] += f": {time_of(costs.hours(forwards, rate))}"
