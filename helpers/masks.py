@@ -73,8 +73,10 @@ def masked_logits(
     if known is None:
         return scored(net, image, masks, fill, batch_size, progress)
     module = module_of(net)
-    same = (id(module), *(p._version for p in module.parameters()), half_of(net), described(image), described(fill))
-    known[id(module)] = module  # as long as it is here, no other network has its id
+    held = [*module.parameters(), *module.buffers()]
+    weights = (id(module), *((id(t), 0 if t.is_inference() else t._version) for t in held))
+    known[weights] = module, held  # as long as they are here, nothing else has their ids
+    same = (weights, half_of(net), described(image), described(fill))
     each = told_apart(masks)
     if each is None:
         key = (same, described(masks))
@@ -129,6 +131,8 @@ def scored(net: Any, image: Tensor, masks: Tensor | Masks, fill: Tensor | float,
             while start < N:
                 try:
                     m = masks[start : start + batch_size].to(image)  # [n, H, W]
+                    if m.shape[1:] != image.shape[1:]:
+                        raise ValueError(f"masks are {list(m.shape)}; expected [N, {image.shape[1]}, {image.shape[2]}]")
                     logits = logits_of(masked(image, m, background, copies))  # [n, K]
                 except RuntimeError as error:
                     if not out_of_memory(error) or batch_size == 1:
@@ -138,7 +142,7 @@ def scored(net: Any, image: Tensor, masks: Tensor | Masks, fill: Tensor | float,
                 if not logits.isfinite().all():
                     bad = start + int((~logits.isfinite()).any(1).nonzero()[0])
                     raise ValueError(f"masked copy {bad} of {N} gave logits with NaN or infinity")
-                parts.append(logits)
+                parts.append(logits.clone())  # a network may put out a piece of its input, and that is overwritten
                 start += len(logits)
                 bar.update(len(logits))
         found = torch.cat(parts) if parts else image.new_zeros(0, 0)

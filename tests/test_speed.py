@@ -163,6 +163,20 @@ def test_the_map_does_not_depend_on_the_batch(method):
         torch.testing.assert_close(other, maps[0], rtol=1e-5, atol=1e-6)
 
 
+def test_a_network_that_puts_out_a_piece_of_its_input_is_heard():
+    class Corner(nn.Module):
+        def forward(self, x):
+            return x[:, :, 0, 0]
+
+    torch.testing.assert_close(masked_logits(Corner(), image(), MASKS[:20], batch_size=4), loop(Corner(), image(), MASKS[:20]))
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 16, 16), (5, 16, 15), (5, 1, 1)])
+def test_masks_of_another_shape_are_an_error(shape):
+    with pytest.raises(ValueError, match=r"masks are \[5, .*; expected \[N, 16, 16\]"):
+        masked_logits(made(Deep), image(), torch.ones(shape))
+
+
 class Cramped(Deep):
     """Says that memory is out for more than `room` images at once."""
 
@@ -282,11 +296,23 @@ def test_what_differs_is_not_shared():
         with torch.no_grad():
             net.rest[0].weight.mul_(2)
         assert not torch.equal(masked_logits(net, x, MASKS[:4]), first)
-    assert cost.forwards == 4 * 5
+        net.rest[5] = nn.Linear(9, 4).double()
+        second = masked_logits(net, x, MASKS[:4])
+        net.rest[5] = nn.Linear(9, 4).double()
+        assert not torch.equal(masked_logits(net, x, MASKS[:4]), second)
+    assert cost.forwards == 4 * 7
     with counted(net) as cost:
         masked_logits(net, x, MASKS[:4])
         masked_logits(net, x, MASKS[:4])
     assert cost.forwards == 8, "outside nothing is kept"
+
+
+def test_statistics_that_change_are_not_shared():
+    net = awake(made(Tiny))
+    with shared():
+        first = masked_logits(net, image(), MASKS[:4])
+        net.norm.running_mean.add_(1)
+        assert not torch.equal(masked_logits(net, image(), MASKS[:4]), first)
 
 
 def test_equal_masks_are_scored_once_where_forwards_are_shared():
