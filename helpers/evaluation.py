@@ -392,10 +392,15 @@ def replace_rows(path: Path, whose: Mapping[str, str], rows: pd.DataFrame) -> No
 
 @cache
 def commit_of_the_code() -> str:
-    """The commit of this package's checkout, or "unknown" outside one."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    try:
+    """The commit of this package's checkout, with a "+" if its code was changed since; "unknown" outside one."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # not somebody else's repository around an installed copy
+        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

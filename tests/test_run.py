@@ -22,7 +22,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 from test_notebooks import BOOK, ROOT, runner
 
-from helpers import evaluation, masks, metrics, models
+from helpers import evaluation, metrics, models, speed
 
 costs = runner.costs
 CHAPTERS = sorted(costs.TABLES)
@@ -256,8 +256,16 @@ def test_hours_disk_and_speed(monkeypatch):
     net = costs.untrained("slim_vgg16_scenes", "cpu")
     clock = iter([0.0, 0.5, 1.5, 2.0])
     monkeypatch.setattr(costs.time, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(masks, "masked_logits", lambda *_, **__: torch.zeros(1, 1))
     assert costs.throughput(net, 4) == 8 / 2.0
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_speed_is_that_of_the_precision_asked_for_with_batch_norms_folded(monkeypatch, precision):
+    net, asked = costs.untrained("slim_vgg16_scenes", "cpu", precision), []
+    quick = speed.quick
+    monkeypatch.setattr(speed, "quick", lambda net, *, like, half: asked.append(half) or quick(net, like=like, half=half))
+    assert costs.throughput(net, 1, seconds=0) > 0
+    assert asked == [{"float32": None, "bfloat16": torch.bfloat16}[precision]]
 
 
 # ---------------------------------------------------------------------------------------------- what it leaves behind
