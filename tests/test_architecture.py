@@ -32,7 +32,8 @@ ALLOWED: dict[str, set[str]] = {
     "readers": {"data", "annotations"},
     "datasets": {"data", "drawn", "readers"},
     "plotting": {"core"},
-    "evaluation": {"core"},  # it receives methods, metrics and networks
+    "store": set(),
+    "evaluation": {"core", "masks", "store"},  # it receives methods, metrics and networks
     "metrics": {"core", "masks"},
     "sanity": {"core"},
     "cam": METHOD,
