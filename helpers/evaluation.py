@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copyreg
+import functools
 import subprocess
 import sys
 import time
@@ -134,7 +136,7 @@ def evaluate(
         image, target, truth = images[name], targets.get(name), truths.get(name)
         asked[name] = [*job.metrics, *(job.truth_metrics if truth is not None else ())]
         sure = type(target) is int and isinstance(image, Tensor)
-        if store and sure and look(name, image, target, truth):  # type: ignore[arg-type]
+        if store and sure and look(name, image, target, truth):
             chosen[name] = target  # type: ignore[assignment]  # it was checked when these maps were made
             continue
         chosen[name] = first_checks(net, name, image, target, truth)
@@ -415,3 +417,20 @@ def summary_by_class(table: pd.DataFrame) -> pd.DataFrame:
         values, of_class = group["value"], group.groupby("target")["value"].mean()
         rows.append((method, metric, of_class.mean(), of_class.count(), int(values.notna().sum()), int(values.isna().sum())))
     return pd.DataFrame(rows, columns=["method", "metric", "value", "classes", "n", "nan_count"])
+
+
+def remembering(function: Any, maxsize: int | None, typed: bool) -> Any:
+    """A function with a memory, `functools.lru_cache`, that is still empty."""
+    return functools.lru_cache(maxsize, typed)(function)
+
+
+def travelling(memory: Any) -> str | tuple[Any, ...]:
+    """How a function with a memory goes to a worker: by name if it can be imported, a notebook's without what it remembers."""
+    function, settings = memory.__wrapped__, memory.cache_parameters()
+    name = getattr(function, "__qualname__", "<locals>")  # a partial has none
+    if "<locals>" not in name and function.__module__ != "__main__":
+        return name
+    return remembering, (function, settings["maxsize"], settings["typed"])
+
+
+copyreg.pickle(type(functools.lru_cache(len)), travelling)
