@@ -116,7 +116,6 @@ def evaluate(
     job = Job(net, dict(methods), dict(metrics), dict(truth_metrics))
     total = len(images) * len(methods)
     chosen: dict[str, int] = {}
-    asked: dict[str, list[str]] = {}  # the metrics of an image
     keys: dict[tuple[str, str], dict[str, Any]] = {}
     found: dict[tuple[str, str], Measured] = {}
     if store:
@@ -134,7 +133,6 @@ def evaluate(
 
     for name in tqdm(images, desc="checking images", unit="image", disable=not progress, leave=False):
         image, target, truth = images[name], targets.get(name), truths.get(name)
-        asked[name] = [*job.metrics, *(job.truth_metrics if truth is not None else ())]
         sure = type(target) is int and isinstance(image, Tensor)
         if store and sure and look(name, image, target, truth):
             chosen[name] = target  # type: ignore[assignment]  # it was checked when these maps were made
@@ -167,20 +165,24 @@ def evaluate(
                     kept.write(keys[name, method], result)
             found[name, method] = result
             bar.update()
-    pairs = [(name, method) for name in images for method in methods]
+    return table_of(job, chosen, found)
+
+
+def table_of(job: Job, chosen: Mapping[str, int], found: Mapping[tuple[str, str], Measured]) -> pd.DataFrame:
+    """What was measured, in the order of images, methods and metrics, whoever measured it when."""
+    metrics = [*job.metrics, *job.truth_metrics]
     rows = [
-        (name, chosen[name], method, metric, one.values[metric], one.seconds, one.forwards, one.backwards)
-        for name, method in pairs
+        (name, target, method, metric, one.values[metric], one.seconds, one.forwards, one.backwards)
+        for name, target in chosen.items()
+        for method in job.methods
         for one in [found[name, method]]
-        for metric in asked[name]
+        for metric in metrics
+        if metric in one.values
     ]
     table = pd.DataFrame(rows, columns=["image", "target", "method", "metric", "value", "seconds", "forwards", "backwards"])
-    table.attrs["commits"] = list(dict.fromkeys(found[pair].commit for pair in pairs))
-    if len(table.attrs["commits"]) > 1:
-        warn(
-            f"the maps of this table were made by {len(table.attrs['commits'])} commits, {', '.join(table.attrs['commits'])}: "
-            "a new store makes all of them by the code as it is now"
-        )
+    table.attrs["commits"] = commits = sorted({one.commit for one in found.values()})
+    if len(commits) > 1:
+        warn(f"this table was made by {len(commits)} commits, {', '.join(commits)}; in an empty store all of it is made by one")
     return table
 
 

@@ -107,13 +107,10 @@ def described(thing: Any, say: Callable[[Any], str]) -> str:
     if dataclasses.is_dataclass(thing):
         fields = (f"{f.name}={say(getattr(thing, f.name))}" for f in dataclasses.fields(thing))
         return f"{name}({', '.join(fields)})"
-    text = repr(thing)
-    if not hasattr(thing, "__array__") and not re.search(r"0x[0-9a-fA-F]{4,}|\.\.\.", text):
-        return f"{name} {text}"
-    try:  # an address, rounded numbers, or not all of it: what pickle would keep of it
+    try:  # what pickle would keep of it
         parts = thing.__reduce_ex__(4)
     except Exception:
-        return name
+        return name if re.search("0x[0-9a-fA-F]{4,}", text := repr(thing)) else f"{name} {text}"
     return f"{name} {say([list(p) if isinstance(p, Iterator) else p for p in parts]) if isinstance(parts, tuple) else parts}"
 
 
