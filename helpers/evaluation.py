@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from helpers.core import Explainer, checked_image, checked_logits, checked_target, frozen, module_of
+from helpers.masks import shared
 from helpers.store import Measured, Store, describe, digest, warn, whole
 
 Metric = Callable[[Any, Tensor, int, Tensor], float]
@@ -99,8 +100,8 @@ def evaluate(
     network are not for two at a time; how many torch uses within an operation is its own affair (`OMP_NUM_THREADS`), and as
     many give the same digits. Functions of a notebook travel along; what it imports must be installed on the workers.
     Returns: columns image, target, method, metric, value, seconds, forwards, backwards, in the order of images, methods,
-    metrics. The last three are what the map took, the same in all its rows: `counted` images and backward passes, the one
-    image with which an explainer checks the network included. Errors: those of methods and metrics, with image and method;
+    metrics. The last three are what the map took, the same in all its rows: `counted` images and backward passes. The masked
+    copies that several metrics of a map ask for are scored once. Errors: those of methods and metrics, with image and method;
     ValueError for truth_metrics without truths and for workers with several threads; OSError if the store cannot be written.
     """
     targets, truths, truth_metrics = targets or {}, truths or {}, truth_metrics or {}
@@ -320,7 +321,7 @@ def measured(job: Job, name: str, method: str, image: Tensor, target: int, truth
     if truth is not None:
         asked |= {k: partial(with_truth, f, truth) for k, f in job.truth_metrics.items()}
     values = {}
-    with nullcontext():  # masks.shared()
+    with shared():
         for metric, measure in asked.items():
             try:
                 values[metric] = float(measure(saliency))
