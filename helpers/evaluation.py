@@ -341,13 +341,16 @@ def record(
     """Write measured tables to `folder/name.csv` (means and intervals) and `folder/per_image/name.csv` (every picture).
 
     tables: name of the table -> what `evaluate` returned. Rows of the same table, model and dataset that stand there already are
-    replaced, all others stay. In the first file a unit other than a fraction stands in brackets at the end of the
-    metric's name, as in "drop (logit)". Returns: the path of the first file.
+    replaced, unless they are of more pictures: then they stay, with a warning. All others stay. In the first file a unit other
+    than a fraction stands in brackets at the end of the metric's name, as in "drop (logit)". Returns: the path of the first file.
     """
     means, images = Path(folder) / f"{name}.csv", Path(folder) / "per_image" / f"{name}.csv"
     facts = dict(seed=seed, device=device, date=datetime.now(UTC).date().isoformat(), profile=profile)
     for table, rows in tables.items():
         whose = dict(table=table, model=model, dataset=dataset)
+        if (there := pictures_in(images, whose)) > (n := rows["image"].nunique()):
+            warn(f"{table!r} of {model} on {dataset} stays in {means} as it is: of {there} pictures, this run has {n}")
+            continue
         wide = rows.pivot(index=["image", "target", "method"], columns="metric", values="value").reset_index()
         cost = rows.drop_duplicates(["image", "target", "method"])[
             ["image", "target", "method", "seconds", "forwards", "backwards"]
@@ -357,6 +360,14 @@ def record(
         short["unit"] = short["metric"].str.extract(r"\((.+)\)$", expand=False).fillna("fraction")
         replace_rows(means, whose, short.round(6)[[column for column in TABLES if column not in whose]])
     return means
+
+
+def pictures_in(path: Path, whose: Mapping[str, str]) -> int:
+    """How many pictures a CSV file has rows of, of one table, model and dataset."""
+    if not path.is_file():
+        return 0
+    there = pd.read_csv(path, dtype={"table": str, "image": str}, usecols=[*whose, "image"])
+    return int(there.loc[(there[list(whose)] == pd.Series(dict(whose))).all(axis=1), "image"].nunique())
 
 
 def replace_rows(path: Path, whose: Mapping[str, str], rows: pd.DataFrame) -> None:
