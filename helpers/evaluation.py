@@ -439,10 +439,10 @@ def remembering(function: Any, maxsize: int | None, typed: bool) -> Any:
 
 
 def travelling(memory: Any) -> str | tuple[Any, ...]:
-    """How a function with a memory goes to a worker: by name if it can be imported, a notebook's without what it remembers."""
+    """How a function with a memory goes to a worker: by name if it can be imported, else without what it remembers."""
     function, settings = memory.__wrapped__, memory.cache_parameters()
-    name = getattr(function, "__qualname__", "<locals>")  # a partial has none
-    if "<locals>" not in name and function.__module__ != "__main__":
+    name = getattr(function, "__qualname__", "")  # a partial has none
+    if function.__module__ != "__main__" and getattr(sys.modules.get(function.__module__), name, None) is memory:
         return name
     return remembering, (function, settings["maxsize"], settings["typed"])
 

@@ -5,7 +5,7 @@ from functools import cache, lru_cache, partial
 
 import cloudpickle
 
-from helpers import data, evaluation  # noqa: F401  # the import teaches pickle
+from helpers import cam, data, evaluation  # noqa: F401  # the import teaches pickle
 
 
 def doubled(x):
@@ -23,8 +23,10 @@ def test_a_notebooks_function_travels_and_leaves_its_memory_behind():
     assert there["used by"].func is there["memory"], "one memory for all who use it, on the other side, too"
 
 
-def test_so_does_a_cached_partial():
+def test_so_do_a_cached_partial_and_a_cached_method_of_the_package():
     assert pickle.loads(cloudpickle.dumps(cache(partial(doubled, 4))))() == 8
+    there = pickle.loads(cloudpickle.dumps(cache(cam.grad_cam)))
+    assert there.__wrapped__ is cam.grad_cam and there is not cam.grad_cam
 
 
 def test_what_can_be_imported_goes_by_name():
