@@ -243,11 +243,17 @@ def on_cluster(cluster: Any, job: Job, tasks: Iterable[Task]) -> Iterator[Result
         finished.add(future)
 
     def handed_out() -> Any:
-        """The job, on every worker."""
-        if not workers_of(client):
-            tqdm.write("waiting for a worker", file=sys.stderr)
-            client.wait_for_workers(1)
-        return client.scatter(job, broadcast=True, hash=False)
+        """The job, on every worker. One that dies just then is an error: the others get it in the next attempt."""
+        for attempts_left in reversed(range(5)):
+            if not workers_of(client):
+                tqdm.write("waiting for a worker", file=sys.stderr)
+                client.wait_for_workers(1)
+            try:
+                return client.scatter(job, broadcast=True, hash=False)
+            except OSError:
+                if not attempts_left:
+                    raise
+                time.sleep(1)
 
     try:
         given = handed_out()
@@ -274,7 +280,8 @@ def on_cluster(cluster: Any, job: Job, tasks: Iterable[Task]) -> Iterator[Result
                 if not getattr(error, "__notes__", None):  # not ours, such as a worker that was killed again and again
                     error.add_note(f"while a worker explained image {task[0]!r} with {task[1]!r}")
                 raise
-            yield task[0], task[1], result
+            else:
+                yield task[0], task[1], result
     finally:
         client.cancel(list(waiting))
         if mine:
