@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copyreg
+import functools
 import subprocess
 import sys
 import time
@@ -358,13 +360,16 @@ def record(
     """Write measured tables to `folder/name.csv` (means and intervals) and `folder/per_image/name.csv` (every picture).
 
     tables: name of the table -> what `evaluate` returned. Rows of the same table, model and dataset that stand there already are
-    replaced, all others stay. In the first file a unit other than a fraction stands in brackets at the end of the
-    metric's name, as in "drop (logit)". Returns: the path of the first file.
+    replaced, unless they are of more pictures: then they stay, with a warning. All others stay. In the first file a unit other
+    than a fraction stands in brackets at the end of the metric's name, as in "drop (logit)". Returns: the path of the first file.
     """
     means, images = Path(folder) / f"{name}.csv", Path(folder) / "per_image" / f"{name}.csv"
     facts = dict(seed=seed, device=device, date=datetime.now(UTC).date().isoformat(), profile=profile)
     for table, rows in tables.items():
         whose = dict(table=table, model=model, dataset=dataset)
+        if (there := pictures_in(images, whose)) > (n := rows["image"].nunique()):
+            warn(f"{table!r} of {model} on {dataset} stays in {means} as it is: of {there} pictures, this run has {n}")
+            continue
         wide = rows.pivot(index=["image", "target", "method"], columns="metric", values="value").reset_index()
         cost = rows.drop_duplicates(["image", "target", "method"])[
             ["image", "target", "method", "seconds", "forwards", "backwards"]
@@ -374,6 +379,14 @@ def record(
         short["unit"] = short["metric"].str.extract(r"\((.+)\)$", expand=False).fillna("fraction")
         replace_rows(means, whose, short.round(6)[[column for column in TABLES if column not in whose]])
     return means
+
+
+def pictures_in(path: Path, whose: Mapping[str, str]) -> int:
+    """How many pictures a CSV file has rows of, of one table, model and dataset."""
+    if not path.is_file():
+        return 0
+    there = pd.read_csv(path, dtype={"table": str, "image": str}, usecols=[*whose, "image"])
+    return int(there.loc[(there[list(whose)] == pd.Series(dict(whose))).all(axis=1), "image"].nunique())
 
 
 def replace_rows(path: Path, whose: Mapping[str, str], rows: pd.DataFrame) -> None:
@@ -442,3 +455,20 @@ def summary_by_class(table: pd.DataFrame) -> pd.DataFrame:
         values, of_class = group["value"], group.groupby("target")["value"].mean()
         rows.append((method, metric, of_class.mean(), of_class.count(), int(values.notna().sum()), int(values.isna().sum())))
     return pd.DataFrame(rows, columns=["method", "metric", "value", "classes", "n", "nan_count"])
+
+
+def remembering(function: Any, maxsize: int | None, typed: bool) -> Any:
+    """A function with a memory, `functools.lru_cache`, that is still empty."""
+    return functools.lru_cache(maxsize, typed)(function)
+
+
+def travelling(memory: Any) -> str | tuple[Any, ...]:
+    """How a function with a memory goes to a worker: by name if it can be imported, else without what it remembers."""
+    function, settings = memory.__wrapped__, memory.cache_parameters()
+    name = getattr(function, "__qualname__", "")  # a partial has none
+    if function.__module__ != "__main__" and getattr(sys.modules.get(function.__module__), name, None) is memory:
+        return name
+    return remembering, (function, settings["maxsize"], settings["typed"])
+
+
+copyreg.pickle(type(functools.lru_cache(len)), travelling)
