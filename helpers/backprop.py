@@ -342,7 +342,7 @@ def integrated_gradients(
     from captum.attr import IntegratedGradients  # takes long to import
 
     start = torch.as_tensor(baseline, dtype=image.dtype, device=image.device).expand(image.shape)
-    with quick(net, fold=steps >= 8) as logits_of, torch.enable_grad():
+    with quick(net, like=image if steps >= 32 else None) as logits_of, torch.enable_grad():
         method = IntegratedGradients(lambda images: score(logits_of(images), target), multiply_by_inputs=True)
         parts = method.attribute(image[None].clone(), start[None], n_steps=steps, internal_batch_size=batch_size)  # [1, 3, H, W]
     return parts[0].sum(0)  # Eq. (1)

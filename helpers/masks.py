@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -69,23 +70,29 @@ def masked_logits(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; expected at least 1")
+    half = half_of(net) if len(masks) >= MANY else None
+    score = partial(scored, net, image, fill=fill, half=half, batch_size=batch_size, progress=progress)
     known = KNOWN.get()
     if known is None:
-        return scored(net, image, masks, fill, batch_size, progress)
+        return score(masks)
     module = module_of(net)
-    same = (id(module), *(p._version for p in module.parameters()), half_of(net), described(image), described(fill))
-    known[id(module)] = module  # as long as it is here, no other network has its id
+    held = [*module.parameters(), *module.buffers()]
+    weights = (id(module), *((id(t), 0 if t.is_inference() else t._version) for t in held))
+    known[weights] = module, held  # as long as they are here, nothing else has their ids
+    same = (weights, half, described(image), described(fill))
     each = told_apart(masks)
     if each is None:
         key = (same, described(masks))
+        if not can_be_looked_up(masks, key):
+            return score(masks)
         if key not in known:
-            known[key] = scored(net, image, masks, fill, batch_size, progress)
+            known[key] = score(masks)
         return known[key]
     keys = [(same, key) for key in each]
     if new := {key: i for i, key in enumerate(keys) if key not in known}:  # equal masks are scored once
         index = list(new.values())
         fresh = masks[index] if isinstance(masks, Tensor) else replace(masks, features=masks.features[index])  # type: ignore
-        known |= zip(new, scored(net, image, fresh, fill, batch_size, progress), strict=True)
+        known |= zip(new, score(fresh), strict=True)
     return torch.stack([known[key] for key in keys]) if keys else image.new_zeros(0, 0)
 
 
@@ -110,43 +117,58 @@ def shared() -> Iterator[None]:
 def described(what: Any) -> Any:
     """Something that is equal for equal masks, images and fills, and can be looked up: tensors by what they hold."""
     if isinstance(what, Tensor):
-        values = what.detach().cpu().contiguous()
-        return str(what.dtype), tuple(what.shape), hashlib.sha256(values.numpy().tobytes()).digest()
+        values = what.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        return str(what.dtype), tuple(what.shape), hashlib.sha256(values.numpy().data).digest()
     if is_dataclass(what):
         return type(what), *(described(getattr(what, field.name)) for field in fields(what))
     return what
 
 
-def scored(net: Any, image: Tensor, masks: Tensor | Masks, fill: Tensor | float, batch_size: int, progress: bool) -> Tensor:
-    """Logits `[N, K]` of N masked copies, a batch at a time; see `masked_logits`."""
-    N, many = len(masks), len(masks) >= MANY
+def can_be_looked_up(masks: Any, key: Any) -> bool:
+    """Whether equal keys mean equal masks for good: a frozen dataclass, and all that it holds can be hashed."""
+    if not getattr(getattr(masks, "__dataclass_params__", None), "frozen", False):
+        return False
+    try:
+        hash(key)
+    except TypeError:
+        return False
+    return True
+
+
+def scored(
+    net: Any, image: Tensor, masks: Tensor | Masks, *, fill: Tensor | float, half: torch.dtype | None = None,
+    batch_size: int, progress: bool = False,
+) -> Tensor:  # fmt: skip
+    """Logits `[N, K]` of N masked copies, a batch at a time; half: the precision. Otherwise as `masked_logits`."""
+    N = len(masks)
     background = torch.as_tensor(fill, dtype=image.dtype, device=image.device)
-    half = half_of(net) if many else None
     parts: list[Tensor] = []
     start, copies = 0, copies_of(image, min(batch_size, N))  # one buffer for all batches
     with frozen(net), torch.inference_mode(), tqdm(total=N, desc="masked copies", disable=not progress, leave=False) as bar:
-        with quick(net, fold=many, half=half) as logits_of:
+        with quick(net, like=image if N >= MANY else None, half=half) as logits_of:
             while start < N:
                 try:
                     m = masks[start : start + batch_size].to(image)  # [n, H, W]
+                    if m.shape[1:] != image.shape[1:]:
+                        raise ValueError(f"masks are {list(m.shape)}; expected [N, {image.shape[1]}, {image.shape[2]}]")
                     logits = logits_of(masked(image, m, background, copies))  # [n, K]
                 except RuntimeError as error:
                     if not out_of_memory(error) or batch_size == 1:
                         raise
                     batch_size //= 2
                     continue
+                if len(logits) != len(m):
+                    raise ValueError(f"the network gives {len(logits)} rows of logits for {len(m)} images")
                 if not logits.isfinite().all():
                     bad = start + int((~logits.isfinite()).any(1).nonzero()[0])
                     raise ValueError(f"masked copy {bad} of {N} gave logits with NaN or infinity")
-                parts.append(logits)
+                parts.append(logits.clone())  # a network may put out a piece of its input, and that is overwritten
                 start += len(logits)
                 bar.update(len(logits))
         found = torch.cat(parts) if parts else image.new_zeros(0, 0)
-        if half is not None:
-            first = masks[: MANY // 2].to(image)  # enough to see an order
-            with quick(net, fold=False) as logits_of:
-                exact = torch.cat([logits_of(masked(image, m, background, copies)) for m in first.split(batch_size)])
-            warn_of_rounding(found[: len(exact)], exact, net.precision)
+    if half is not None:  # a few are enough to see an order
+        exact = scored(net, image, masks[: MANY // 2], fill=fill, batch_size=max(1, batch_size // 2))
+        warn_of_rounding(found[: len(exact)], exact, net.precision)
     return found
 
 
@@ -178,7 +200,7 @@ def masked(image: Tensor, m: Tensor, background: Tensor, copies: Tensor) -> Tens
 def warn_of_rounding(rough: Tensor, exact: Tensor, half: str) -> None:
     """Warn if the logits `[n, K]` of half precision put masked copies into another order: rank correlation below 0.99."""
     likeliest = int(exact.mean(0).argmax())
-    ranks = torch.stack([logits[:, likeliest].argsort().argsort().double() for logits in (rough, exact)])  # [2, n]
+    ranks = torch.stack([logits[:, likeliest].argsort().argsort().cpu().double() for logits in (rough, exact)])  # [2, n]
     if exact[:, likeliest].unique().numel() > 1 and (rho := float(ranks.corrcoef()[0, 1])) < 0.99:
         warnings.warn(
             f"{half} changes the order of the masked copies (rank correlation {rho:.3f} of {len(exact)} logits): "

@@ -32,14 +32,19 @@ def half_of(net: Any) -> torch.dtype | None:
 
 
 @contextmanager
-def quick(net: Any, *, fold: bool = True, half: torch.dtype | None = None) -> Iterator[Callable[[Tensor], Tensor]]:
+def quick(net: Any, *, like: Tensor | None = None, half: torch.dtype | None = None) -> Iterator[Callable[[Tensor], Tensor]]:
     """Inside, a quicker way to call a frozen network: images `[N, 3, H, W] -> logits [N, K]`, in the images' type.
 
-    fold: fold batch norms into convolutions, where the network can be traced; it takes a copy of these convolutions' weights and
-    is worth it for a few dozen images. half: a type to compute in, see `PRECISIONS`; it needs a device that has such units.
+    like: an image `[3, H, W]` to try it with: batch norms are folded into convolutions, where the network can be traced and says
+    the same of this image as before; it takes two passes and a copy of these convolutions' weights, and is worth it for a few
+    dozen images. half: a type to compute in, see `PRECISIONS`; it is quick on devices that have such units.
     """
-    changes: list[tuple[dict[str, Any], str, Any]] = folded(module_of(net)) if fold else []
+    changes: list[tuple[dict[str, Any], str, Any]] = folded(module_of(net)) if like is not None else []
     before = [(place, name, place[name]) for place, name, _ in changes]
+
+    def put(entries: list[tuple[dict[str, Any], str, Any]]) -> None:
+        for place, name, entry in entries:
+            place[name] = entry
 
     def logits_of(images: Tensor) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last)
@@ -49,12 +54,15 @@ def quick(net: Any, *, fold: bool = True, half: torch.dtype | None = None) -> It
             return net(images).to(images)
 
     try:
-        for place, name, new in changes:
-            place[name] = new
+        if changes and like is not None:
+            with torch.no_grad():
+                plain = net(like[None])
+                put(changes)
+                if not torch.allclose(net(like[None]), plain, rtol=1e-3, atol=1e-3 * float(plain.std())):
+                    put(before)  # what the network does cannot be seen by tracing it
         yield logits_of
     finally:
-        for place, name, old in before:
-            place[name] = old
+        put(before)
 
 
 def folded(module: nn.Module) -> list[tuple[dict[str, Any], str, Any]]:
@@ -77,14 +85,16 @@ def folded(module: nn.Module) -> list[tuple[dict[str, Any], str, Any]]:
 
 
 def foldable(module: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Convolutions whose output goes into a batch norm and nowhere else, both called once and without hooks; found by tracing.
+    """Convolutions whose output goes into a batch norm and nowhere else, both called once; found by tracing.
 
-    None where the network cannot be traced: where what it does depends on the image, say.
+    None where the network cannot be traced, since what it does depends on the image, say, and where a layer has a hook.
     """
-    if not any(isinstance(m, nn.BatchNorm2d) for m in module.modules()):
+    inner = list(module.modules())[1:]
+    if not any(isinstance(m, nn.BatchNorm2d) for m in inner) or any(m._forward_hooks or m._forward_pre_hooks for m in inner):
         return []
     try:
-        graph = fx.Tracer().trace(copy.copy(module))  # a module that counts its calls counts this one in the copy
+        with torch.random.fork_rng(devices=[]):
+            graph = fx.Tracer().trace(copy.copy(module))  # a module that counts its calls counts this one in the copy
     except Exception:  # whatever the reader's own code does with a tracer's stand-ins for tensors
         return []
     calls = [node for node in graph.nodes if node.op == "call_module"]
@@ -98,9 +108,7 @@ def foldable(module: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
         conv, norm = module.get_submodule(str(source.target)), module.get_submodule(str(node.target))
         if type(conv) is not nn.Conv2d or type(norm) is not nn.BatchNorm2d or norm.running_mean is None or norm.training:
             continue
-        alone = times[id(conv)] == times[id(norm)] == 1 and not any(
-            m._forward_hooks or m._forward_pre_hooks for m in (conv, norm)
-        )
+        alone = times[id(conv)] == times[id(norm)] == 1 and not any("forward" in vars(m) for m in (conv, norm))
         own = not any(name.startswith((f"{source.target}.", f"{node.target}.")) for name in touched)
         if alone and own and {"weight", "bias"} <= conv._parameters.keys():
             pairs.append((conv, norm))
@@ -119,7 +127,7 @@ def best_batch(net: Any, image: Tensor, *, sizes: Sequence[int] = (1, 2, 4, 8, 1
     than the best. What is found depends on the machine and on what else it does; results do not depend on it, rounding aside.
     """
     speeds: dict[int, float] = {}
-    with frozen(net), torch.inference_mode(), quick(net, half=half_of(net)) as logits_of:
+    with frozen(net), torch.inference_mode(), quick(net, like=image, half=half_of(net)) as logits_of:
         for size in sorted(sizes):
             images, seconds = image.expand(size, *image.shape), []
             try:

@@ -1,7 +1,7 @@
 """speed: a quick network gives the same logits, and is as it was afterwards; what is scored once is not scored again."""
 
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pytest
@@ -85,6 +85,9 @@ NETS = {
 }
 
 
+FOLDED = {"small", "branching", "ResNet-18", "two at once"}
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_a_quick_network_gives_the_same_logits_and_comes_back(name):
     x = image(1, (32, 32) if name == "ResNet-18" else (16, 16))
@@ -97,11 +100,12 @@ def test_a_quick_network_gives_the_same_logits_and_comes_back(name):
     with torch.no_grad():
         expected = net(images)
     before = snapshot(net)
-    with frozen(net), quick(net) as logits_of:
+    with frozen(net), quick(net, like=x) as logits_of:
+        assert any(isinstance(m, nn.Identity) for m in net.modules()) == (name in FOLDED)
         found = logits_of(images)
     assert changes(before, snapshot(net)) == []
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-    with pytest.raises(KeyError), frozen(net), quick(net):
+    with pytest.raises(KeyError), frozen(net), quick(net, like=x):
         raise KeyError("in the middle")
     assert changes(before, snapshot(net)) == []
 
@@ -120,6 +124,38 @@ def test_a_batch_norm_in_training_or_with_a_hook_is_left_alone():
     hook.remove()
     assert len(foldable(net)) == 1
     net.norm.train()
+    assert foldable(net) == []
+
+
+class Sly(Tiny):
+    """Tracing cannot see what it does: the stand-in for a tensor is none."""
+
+    def forward(self, x):
+        x = self.norm(self.stem(x))
+        y = x if isinstance(x, torch.Tensor) else 0 * x
+        return self.head(self.relu(y).mean((2, 3))) + (0 if isinstance(x, torch.Tensor) else 5)
+
+
+class Doubled(Tiny):
+    """The batch norm of the trace is not what runs: it is applied twice where there is a real tensor."""
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = self.norm(self.norm(x)) if isinstance(x, torch.Tensor) else self.norm(x)
+        return self.head(self.relu(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", [Sly, Doubled])
+def test_what_tracing_cannot_see_does_no_harm(kind):
+    net = awake(made(kind))
+    before = snapshot(net)
+    torch.testing.assert_close(masked_logits(net, image(), MASKS), loop(net, image(), MASKS), rtol=1e-9, atol=1e-10)
+    assert len(foldable(net)) == 1 and changes(before, snapshot(net)) == []
+
+
+def test_a_layer_with_a_forward_of_its_own_is_left_alone():
+    net = awake(made(Tiny))
+    net.stem.forward = lambda x: nn.Conv2d.forward(net.stem, x).tanh()
     assert foldable(net) == []
 
 
@@ -161,6 +197,29 @@ def test_the_map_does_not_depend_on_the_batch(method):
     maps = [method(net, x, 1, batch_size=size) for size in (1, 7, 8, 64)]
     for other in maps[1:]:
         torch.testing.assert_close(other, maps[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_that_puts_out_a_piece_of_its_input_is_heard():
+    class Corner(nn.Module):
+        def forward(self, x):
+            return x[:, :, 0, 0]
+
+    torch.testing.assert_close(masked_logits(Corner(), image(), MASKS[:20], batch_size=4), loop(Corner(), image(), MASKS[:20]))
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 16, 16), (5, 16, 15), (5, 1, 1)])
+def test_masks_of_another_shape_are_an_error(shape):
+    with pytest.raises(ValueError, match=r"masks are \[5, .*; expected \[N, 16, 16\]"):
+        masked_logits(made(Deep), image(), torch.ones(shape))
+
+
+def test_a_network_must_give_a_row_of_logits_an_image():
+    class Mean(Deep):
+        def forward(self, x):
+            return super().forward(x).mean(0, keepdim=True)
+
+    with pytest.raises(ValueError, match="gives 1 rows of logits for 4 images"):
+        masked_logits(made(Mean), image(), MASKS[:4])
 
 
 class Cramped(Deep):
@@ -282,11 +341,23 @@ def test_what_differs_is_not_shared():
         with torch.no_grad():
             net.rest[0].weight.mul_(2)
         assert not torch.equal(masked_logits(net, x, MASKS[:4]), first)
-    assert cost.forwards == 4 * 5
+        net.rest[5] = nn.Linear(9, 4).double()
+        second = masked_logits(net, x, MASKS[:4])
+        net.rest[5] = nn.Linear(9, 4).double()
+        assert not torch.equal(masked_logits(net, x, MASKS[:4]), second)
+    assert cost.forwards == 4 * 7
     with counted(net) as cost:
         masked_logits(net, x, MASKS[:4])
         masked_logits(net, x, MASKS[:4])
     assert cost.forwards == 8, "outside nothing is kept"
+
+
+def test_statistics_that_change_are_not_shared():
+    net = awake(made(Tiny))
+    with shared():
+        first = masked_logits(net, image(), MASKS[:4])
+        net.norm.running_mean.add_(1)
+        assert not torch.equal(masked_logits(net, image(), MASKS[:4]), first)
 
 
 def test_equal_masks_are_scored_once_where_forwards_are_shared():
@@ -307,6 +378,32 @@ def test_feature_maps_that_make_equal_masks_are_scored_once_where_forwards_are_s
             torch.testing.assert_close(masked_logits(net, image(), one), alone)
             masked_logits(net, image(), replace(one, features=A[1:3]))  # some of them, as SISE takes for another class
         assert cost.forwards == forwards
+
+
+def test_masks_that_cannot_be_looked_up_are_scored_each_time():
+    class Mutable:
+        factor = 1.0
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, chunk):
+            return self.factor * MASKS[:3][chunk]
+
+    @dataclass(frozen=True)
+    class Listed(Mutable):
+        some: list
+
+    net = made(Deep)
+    for masks in (Mutable(), Listed([1])):
+        with counted(net) as cost, shared():
+            first = masked_logits(net, image(), masks)
+            Mutable.factor = 0.5
+            assert not torch.equal(masked_logits(net, image(), masks), first)
+            Mutable.factor = 1.0
+        assert cost.forwards == 6
+    with shared():
+        masked_logits(net.bfloat16(), image().bfloat16(), MASKS[:2].bfloat16())
 
 
 def test_sharing_ends_after_an_error_and_can_be_nested():
