@@ -361,8 +361,9 @@ def measured(
 def nearest(
     evidence: Evidence, sources: Sequence[str], wanted: Sequence[str], method: str, model: str, dataset: str, strict: bool
 ) -> pd.Series | None:  # fmt: skip
-    """Our mean of a method with another network: on that data set or, unless strict, on another; of the same family of networks
-    if there is one, then with most pictures. No convolutional network stands for a transformer, nor the other way round."""
+    """Our mean of a method with another network: on that data set or, unless strict, on another, steel for steel; of the same
+    family of networks if there is one, then with most pictures. No convolutional network stands for a transformer, nor the other
+    way round."""
     for source in sources:
         rows = evidence.means.get(source)
         if rows is None:
@@ -376,10 +377,17 @@ def nearest(
                 if strict and here.empty:
                     continue
                 mine = here if len(here) else mine
+                alike = mine[mine["dataset"].map(on_steel) == on_steel(dataset)]
+                mine = alike if len(alike) else mine
                 kin = mine[mine["model"].map(family) == family(model)]
                 mine = kin if len(kin) else mine
                 return mine.loc[mine["n"].idxmax()]
     return None
+
+
+def on_steel(dataset: str) -> bool:
+    """Is a data set one of steel surfaces?"""
+    return any(word in str(dataset).lower() for word in ("steel", "severstal", "neu_seg"))
 
 
 def family(model: str) -> str:
