@@ -19,7 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -69,10 +69,10 @@ class Sizes:
 
 FULL = Sizes(masks=0, windows=14, points=50, steps=224)
 SIZES = {  # the slower a forward pass, the fewer: time goes up in proportion to them
-    "efficientnet_lite0": Sizes(32, 4, 16, 14),
-    "resnet18": Sizes(32, 4, 16, 14),
-    "resnet50": Sizes(16, 4, 10, 14),
-    "vgg16": Sizes(16, 4, 4, 7),
+    "efficientnet_lite0": Sizes(64, 8, 16, 28),
+    "resnet18": Sizes(64, 8, 16, 28),
+    "resnet50": Sizes(64, 4, 10, 14),
+    "vgg16": Sizes(16, 4, 8, 7),
 }
 NETS = tuple(SIZES)
 
@@ -171,7 +171,7 @@ def plain(module: nn.Module, image: Tensor) -> tuple[nn.Module, int]:
     """The folded network, and the batch at which it takes least time an image."""
     fast, best = folded(module), {}
     for size in (1, 2, 4, 8) if image.device.type == "cpu" else (8, 16, 32, 64, 128, 256):
-        best[size] = min(timed(partial(forwards, fast, image, size, size)) / size for _ in range(2))
+        best[size] = min(timed(partial(forwards, fast, image, size, size))[0] / size for _ in range(2))
     return fast, min(best, key=lambda size: best[size])
 
 
@@ -224,7 +224,7 @@ def score_cam_work(case: Case) -> Work:
     ask = partial(score_cam.score_cam, layer="probe", score=logit, normalise=partial(torch.softmax, dim=0))
     return Work("Score-CAM", n + 1, [
         Contender("ours", lambda: ask(case.net, case.image, case.target), f"{n} masks, batch 8"),
-        in_half(case, lambda net: ask(net, case.image, case.target), f"{n} masks, batch 8"),
+        *in_half(case, n, lambda net: ask(net, case.image, case.target)),
         Contender("ours, five classes", partial(five_classes, case, ask), f"{n} masks, batch 8, masks.shared()"),
         Contender("pytorch-grad-cam", partial(pytorch_grad_cam, "ScoreCAM", *given), f"{n} masks, batch 16 (default)"),
         Contender("pytorch-grad-cam, batch 8", partial(pytorch_grad_cam, "ScoreCAM", *given, 8), f"{n} masks, batch 8"),
@@ -237,7 +237,6 @@ def rise_work(case: Case) -> Work:
     n = case.sizes.masks or 4000
     return Work("RISE", n, [
         Contender("ours", partial(sampling.rise, case.net, case.image, case.target, samples=n), f"{n} masks, batch 8"),
-        in_half(case, lambda net: sampling.rise(net, case.image, case.target, samples=n), f"{n} masks, batch 8"),
         Contender("straightforward loop", partial(rise_loop, case, n, 32), f"{n} masks, batch 32"),
         Contender("straightforward loop, batch 8", partial(rise_loop, case, n, 8), f"{n} masks, batch 8"),
     ])  # fmt: skip
@@ -289,14 +288,19 @@ WORKS: dict[str, Callable[[Case], Work]] = {
 IN_HALF = "ours, bfloat16"
 
 
-def in_half(case: Case, run: Callable[[models.Classifier], Tensor], settings: str) -> Contender:
-    """Ours with masked copies in bfloat16. Without units for it a CPU is many times slower: once is enough."""
-    units = bfloat16_units(case.image.device)
-    said = settings + ("" if units else ", no bfloat16 units")
-    return Contender(IN_HALF, lambda: run(replace(case.net, precision="bfloat16")), said, once=not units)
+def in_half(case: Case, n: int, run: Callable[[models.Classifier], Tensor]) -> list[Contender]:
+    """Ours with masked copies in bfloat16, if they are so many that the engine takes it.
+
+    Without units for it a CPU is many times slower: once is enough to see whether the map stays the same.
+    """
+    if n < masks.MANY:
+        return []
+    said = f"{n} masks, batch 8" + ("" if units(case.image.device) else ", no bfloat16 units")
+    half = replace(case.net, precision="bfloat16")
+    return [Contender(IN_HALF, partial(run, half), said, once=not units(case.image.device))]
 
 
-def bfloat16_units(device: torch.device) -> bool:
+def units(device: torch.device) -> bool:
     """Whether the device computes in bfloat16 itself."""
     return device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
@@ -392,10 +396,11 @@ def clock() -> float:
     return time.process_time() if torch.get_num_threads() == 1 and not torch.cuda.is_available() else time.perf_counter()
 
 
-def timed(run: Callable[[], Any], now: Callable[[], float] = clock) -> float:
+def timed(run: Callable[[], Any], now: Callable[[], float] = clock) -> tuple[float, Any]:
+    """How long it took, and what it gave."""
     began = now()
-    run()
-    return now() - began
+    result = run()
+    return now() - began, result
 
 
 class Peak(TorchDispatchMode):
@@ -422,16 +427,38 @@ class Peak(TorchDispatchMode):
         return made
 
 
-def peak(run: Callable[[], Any], device: str = "cpu") -> tuple[int, Any]:
-    """Most bytes alive at once in tensors that `run` made, and what it gave."""
+def peak(run: Callable[[], Any], device: str = "cpu") -> int:
+    """Most bytes alive at once in tensors that `run` made."""
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        result = run()
-        return torch.cuda.max_memory_allocated() - before, result
+        run()
+        return torch.cuda.max_memory_allocated() - before
     with Peak() as counted:
-        result = run()
-    return counted.bytes, result
+        run()
+    return counted.bytes
+
+
+@contextmanager
+def rehearsal(module: nn.Module) -> Iterator[None]:
+    """Inside, a network really runs for the first batch of each size, and then repeats itself: the others take no more memory.
+
+    Single pictures always run, so that hooks see what they wait for.
+    """
+    seen: dict[torch.Size, Tensor] = {}
+
+    def forward(x: Tensor) -> Tensor:
+        if len(x) == 1 or x.shape not in seen:
+            logits = type(module).forward(module, x)
+            seen[x.shape] = logits[:1].detach().clone()
+            return logits
+        return seen[x.shape].expand(len(x), -1)
+
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
 
 
 def plain_pass(case: Case, batch: int, gradients: bool) -> None:
@@ -457,45 +484,42 @@ def agreement(ours: Any, theirs: Any, ranks: bool = False) -> float:
 
 
 def measured(case: Case, work: Work, rounds: int) -> pd.DataFrame:
-    """A row for each contender of a work. The first pass, which warms up, is for memory and agreement; then come the rounds."""
+    """A row for each contender of a work. First all rehearse, which warms up and shows their memory; then come the rounds."""
     device = case.image.device.type
-    base, _ = peak(partial(plain_pass, case, work.batch, work.gradients), device)
-    n = -(-work.forwards // (2 * case.batch)) * case.batch  # about half of the forward passes tell how long all take
+    base = peak(partial(plain_pass, case, work.batch, work.gradients), device)
+    with nullcontext() if work.gradients else rehearsal(case.module):
+        peaks = {c.name: peak(c.run, device) for c in work.contenders if not c.once}
+    n = -(-work.forwards // (3 * case.batch)) * case.batch  # a third of the forward passes tell how long all take
     floor = Contender("floor", partial(forwards, case.fast, case.image, n, case.batch), f"batch {case.batch}")
     runs = ([] if work.gradients else [floor]) + work.contenders
-    facts, results = {}, {}
-    for c in work.contenders:
-        facts[c.name], results[c.name] = peak(c.run, device)
-    seconds = alternated(runs, rounds)
+    seconds, results = alternated(runs, rounds)
     ours = work.contenders[0].name
     rows = []
     for c in runs:
         took = [s * work.forwards / n if c is floor else s for s in seconds[c.name]]
-        row = {
-            "work": work.name,
-            "network": case.net.name,
-            "contender": c.name,
-            "settings": c.settings,
-            "forwards": work.forwards,
-        }
-        row |= {"forwards": work.forwards} | spread(took, seconds[ours])
+        row = {"work": work.name, "network": case.net.name, "contender": c.name, "settings": c.settings}
+        row |= {"forwards": work.forwards, "plain_bytes": base, "peak_bytes": peaks.get(c.name)} | spread(took, seconds[ours])
         if not work.gradients:
             plain_seconds = [s * work.forwards / n for s in seconds[floor.name]]
             row |= {"floor_seconds": median(plain_seconds), "ratio_to_floor": spread(took, plain_seconds)["ratio_to_ours"]}
         if c is not floor:
-            row |= {"peak_bytes": facts[c.name], "agreement": agreement(results[ours], results[c.name], ranks=c.name == IN_HALF)}
-        rows.append(row | {"plain_bytes": base} | circumstances(device))
+            row |= {"agreement": agreement(results[ours], results[c.name], ranks=c.name == IN_HALF)}
+        rows.append(row | circumstances(device))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def alternated(runs: Sequence[Contender], rounds: int, now: Callable[[], float] = clock) -> dict[str, list[float]]:
-    """Seconds of each contender, a number a round; A B C A B C …"""
+def alternated(
+    runs: Sequence[Contender], rounds: int, now: Callable[[], float] = clock
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Seconds of each contender, a number a round, and what it gave; A B C A B C …"""
     seconds: dict[str, list[float]] = {c.name: [] for c in runs}
+    results = {}
     for k in range(rounds):
         for c in runs:
             if k == 0 or not c.once:
-                seconds[c.name].append(timed(c.run, now))
-    return seconds
+                took, results[c.name] = timed(c.run, now)
+                seconds[c.name].append(took)
+    return seconds, results
 
 
 def spread(took: Sequence[float], reference: Sequence[float]) -> dict[str, float]:
@@ -515,9 +539,9 @@ def circumstances(device: str) -> dict[str, Any]:
     """Where a number comes from."""
     versions = "; ".join(f"{name} {version(name)}" for name in ("torch", "grad-cam", "torchcam", "captum"))
     what = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.backends.cpu.get_cpu_capability()}"
-    units = "" if bfloat16_units(torch.device(device)) else ", no bfloat16 units"
+    without = "" if units(torch.device(device)) else ", no bfloat16 units"
     date, commit = datetime.now(UTC).date().isoformat(), evaluation.commit_of_the_code()
-    return {"threads": torch.get_num_threads(), "device": what + units, "date": date, "commit": commit, "versions": versions}
+    return {"threads": torch.get_num_threads(), "device": what + without, "date": date, "commit": commit, "versions": versions}
 
 
 def keep(rows: pd.DataFrame, path: Path) -> None:
@@ -566,7 +590,7 @@ def by_pictures(case: Case, rounds: int, counts: Sequence[int] = (4, 8, 16, 32))
 
     runs = [Contender(f"{n} pictures", partial(run, n), "Grad-CAM, Average Drop") for n in counts]
     run(1)
-    return curve("pictures", case, runs, alternated(runs, rounds))
+    return curve("pictures", case, runs, alternated(runs, rounds)[0])
 
 
 def by_workers(case: Case, rounds: int, shards: int = 6) -> pd.DataFrame:
@@ -595,7 +619,7 @@ def by_workers(case: Case, rounds: int, shards: int = 6) -> pd.DataFrame:
         ]
         for c in runs[1:]:
             c.run()  # the workers import torch and get the network
-        return curve("workers", case, runs, alternated(runs, rounds, time.perf_counter))
+        return curve("workers", case, runs, alternated(runs, rounds, time.perf_counter)[0])
 
 
 @contextmanager
