@@ -69,10 +69,10 @@ class Sizes:
 
 FULL = Sizes(masks=0, windows=14, points=50, steps=224)
 SIZES = {  # the slower a forward pass, the fewer: time goes up in proportion to them
-    "efficientnet_lite0": Sizes(64, 8, 16, 28),
-    "resnet18": Sizes(64, 8, 16, 28),
-    "resnet50": Sizes(64, 4, 10, 14),
-    "vgg16": Sizes(16, 4, 8, 7),
+    "efficientnet_lite0": Sizes(64, 4, 16, 14),
+    "resnet18": Sizes(64, 4, 16, 14),
+    "resnet50": Sizes(64, 4, 8, 7),
+    "vgg16": Sizes(16, 2, 4, 7),
 }
 NETS = tuple(SIZES)
 
@@ -487,8 +487,11 @@ def measured(case: Case, work: Work, rounds: int) -> pd.DataFrame:
     """A row for each contender of a work. First all rehearse, which warms up and shows their memory; then come the rounds."""
     device = case.image.device.type
     base = peak(partial(plain_pass, case, work.batch, work.gradients), device)
-    with nullcontext() if work.gradients else rehearsal(case.module):
-        peaks = {c.name: peak(c.run, device) for c in work.contenders if not c.once}
+    peaks = {}
+    for c in work.contenders:
+        if not c.once:
+            with nullcontext() if work.gradients else rehearsal(case.module):
+                peaks[c.name] = peak(c.run, device)
     n = -(-work.forwards // (3 * case.batch)) * case.batch  # a third of the forward passes tell how long all take
     floor = Contender("floor", partial(forwards, case.fast, case.image, n, case.batch), f"batch {case.batch}")
     runs = ([] if work.gradients else [floor]) + work.contenders
@@ -718,6 +721,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nets", nargs="+", choices=NETS, default=NETS)
     parser.add_argument("--works", nargs="+", choices=[*WORKS, *CURVES], default=[*WORKS, *CURVES])
+    parser.add_argument("--without", nargs="+", default=(), help='contenders that are left out, such as "ours, bfloat16"')
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--full", action="store_true", help="all channels and the papers' sizes: hours on a CPU")
     parser.add_argument("--device", default="cpu")
@@ -728,7 +732,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for work in options.works:
             if work in CURVES and name != CURVE_NET:
                 continue
-            rows = CURVES[work](case, options.rounds) if work in CURVES else measured(case, WORKS[work](case), options.rounds)
+            if work in CURVES:
+                rows = CURVES[work](case, options.rounds)
+            else:
+                asked = WORKS[work](case)
+                some = [c for c in asked.contenders if c.name not in options.without]
+                rows = measured(case, replace(asked, contenders=some), options.rounds)
             keep(rows, options.out)
             print(shown(rows), flush=True)
     judged = verdicts(pd.read_csv(options.out))

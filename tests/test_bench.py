@@ -169,14 +169,18 @@ def test_the_peak_of_known_work_is_known():
 
 
 @pytest.mark.parametrize("name", ["Score-CAM", "RISE", "occlusion", "insertion"])
-def test_a_rehearsal_takes_as_much_memory_in_fewer_passes(case, results, name):
+def test_a_rehearsal_takes_as_much_memory(case, results, name):
     for contender in bench.WORKS[name](case).contenders:
         real = bench.peak(contender.run)
-        with bench.rehearsal(case.module), counted(case.module.head) as cost:
+        with bench.rehearsal(case.module):
             assert bench.peak(contender.run) == pytest.approx(real, rel=0.02), contender.name
-        with counted(case.module.head) as whole:
-            contender.run()
-        assert cost.forwards < whole.forwards or whole.calls - whole.forwards == 0 or whole.forwards <= 11, contender.name
+
+
+def test_a_rehearsal_runs_one_batch_of_each_size_and_every_single_picture(case):
+    with bench.rehearsal(case.module), counted(case.module.head) as cost, torch.no_grad():
+        for n in (8, 8, 1, 5, 1, 8, 5):
+            assert case.module(torch.randn(n, 3, SIDE, SIDE)).shape == (n, 6)
+    assert cost.forwards == 8 + 1 + 5 + 1
     assert "forward" not in vars(case.module)
 
 
