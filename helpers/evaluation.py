@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from helpers.core import Explainer, checked_image, checked_logits, checked_target, frozen, module_of
+from helpers.masks import shared
 from helpers.store import Measured, Store, describe, digest, warn, whole
 
 Metric = Callable[[Any, Tensor, int, Tensor], float]
@@ -97,8 +98,8 @@ def evaluate(
     network are not for two at a time; how many torch uses within an operation is its own affair (`OMP_NUM_THREADS`), and as
     many give the same digits. Functions of a notebook travel along; what it imports must be installed on the workers.
     Returns: columns image, target, method, metric, value, seconds, forwards, backwards, in the order of images, methods,
-    metrics. The last three are what the map took, the same in all its rows: `counted` images and backward passes, the one
-    image with which an explainer checks the network included. Errors: those of methods and metrics, with image and method;
+    metrics. The last three are what the map took, the same in all its rows: `counted` images and backward passes. The masked
+    copies that several metrics of a map ask for are scored once. Errors: those of methods and metrics, with image and method;
     ValueError for truth_metrics without truths and for workers with several threads; OSError if the store cannot be written.
     """
     targets, truths, truth_metrics = targets or {}, truths or {}, truth_metrics or {}
@@ -240,11 +241,17 @@ def on_cluster(cluster: Any, job: Job, tasks: Iterable[Task]) -> Iterator[Result
         finished.add(future)
 
     def handed_out() -> Any:
-        """The job, on every worker."""
-        if not workers_of(client):
-            tqdm.write("waiting for a worker", file=sys.stderr)
-            client.wait_for_workers(1)
-        return client.scatter(job, broadcast=True, hash=False)
+        """The job, on every worker. One that dies just then is an error: the others get it in the next attempt."""
+        for attempts_left in reversed(range(5)):
+            if not workers_of(client):
+                tqdm.write("waiting for a worker", file=sys.stderr)
+                client.wait_for_workers(1)
+            try:
+                return client.scatter(job, broadcast=True, hash=False)
+            except OSError:
+                if not attempts_left:
+                    raise
+                time.sleep(1)
 
     try:
         given = handed_out()
@@ -271,7 +278,8 @@ def on_cluster(cluster: Any, job: Job, tasks: Iterable[Task]) -> Iterator[Result
                 if not getattr(error, "__notes__", None):  # not ours, such as a worker that was killed again and again
                     error.add_note(f"while a worker explained image {task[0]!r} with {task[1]!r}")
                 raise
-            yield task[0], task[1], result
+            else:
+                yield task[0], task[1], result
     finally:
         client.cancel(list(waiting))
         if mine:
@@ -318,7 +326,7 @@ def measured(job: Job, name: str, method: str, image: Tensor, target: int, truth
     if truth is not None:
         asked |= {k: partial(with_truth, f, truth) for k, f in job.truth_metrics.items()}
     values = {}
-    with nullcontext():  # masks.shared()
+    with shared():
         for metric, measure in asked.items():
             try:
                 values[metric] = float(measure(saliency))

@@ -11,14 +11,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from helpers.core import frozen, module_of, resize
+from helpers.core import frozen, module_of, resize, to_unit
 from helpers.speed import half_of, out_of_memory, quick
 
 Gate = Callable[[Tensor], Tensor]
@@ -75,14 +75,17 @@ def masked_logits(
     module = module_of(net)
     same = (id(module), *(p._version for p in module.parameters()), half_of(net), described(image), described(fill))
     known[id(module)] = module  # as long as it is here, no other network has its id
-    if not isinstance(masks, Tensor):
+    each = told_apart(masks)
+    if each is None:
         key = (same, described(masks))
         if key not in known:
             known[key] = scored(net, image, masks, fill, batch_size, progress)
         return known[key]
-    keys = [(same, described(m)) for m in masks]
-    new = {key: i for i, key in enumerate(keys) if key not in known}  # equal masks are scored once
-    known |= zip(new, scored(net, image, masks[list(new.values())], fill, batch_size, progress), strict=True)
+    keys = [(same, key) for key in each]
+    if new := {key: i for i, key in enumerate(keys) if key not in known}:  # equal masks are scored once
+        index = list(new.values())
+        fresh = masks[index] if isinstance(masks, Tensor) else replace(masks, features=masks.features[index])  # type: ignore
+        known |= zip(new, scored(net, image, fresh, fill, batch_size, progress), strict=True)
     return torch.stack([known[key] for key in keys]) if keys else image.new_zeros(0, 0)
 
 
@@ -145,6 +148,19 @@ def scored(net: Any, image: Tensor, masks: Tensor | Masks, fill: Tensor | float,
                 exact = torch.cat([logits_of(masked(image, m, background, copies)) for m in first.split(batch_size)])
             warn_of_rounding(found[: len(exact)], exact, net.precision)
     return found
+
+
+def told_apart(masks: Tensor | Masks) -> list[Any] | None:
+    """For each mask something that only equal ones share; None where the masks would have to be drawn for that.
+
+    Feature maps that are equal once scaled to [0, 1], as are those with one and the same pixel above 0, make equal masks of it.
+    """
+    if isinstance(masks, Tensor):
+        return [described(m) for m in masks.cpu()]
+    if isinstance(masks, FeatureMasks):
+        maps = to_unit(masks.features) if masks.gate is to_unit else masks.features
+        return [(masks.size, masks.gate, described(m)) for m in maps.cpu()]
+    return None
 
 
 def copies_of(image: Tensor, n: int) -> Tensor:

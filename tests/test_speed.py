@@ -10,11 +10,11 @@ import torchvision
 from networks import Deep, Tiny, changes, classifier, image, made, snapshot
 from torch import nn
 
-from helpers import metrics, models
+from helpers import core, metrics, models
 from helpers.backprop import integrated_gradients
 from helpers.core import frozen, logit
 from helpers.evaluation import counted
-from helpers.masks import MANY, described, masked_logits, shared
+from helpers.masks import MANY, FeatureMasks, described, masked_logits, shared
 from helpers.sampling import occlusion, rise
 from helpers.score_cam import score_cam, score_cam_pp
 from helpers.speed import best_batch, foldable, quick
@@ -295,6 +295,18 @@ def test_equal_masks_are_scored_once_where_forwards_are_shared():
         found = masked_logits(net, image(), MASKS[[0, 1, 0, 0, 1]])
     assert cost.forwards == 2
     torch.testing.assert_close(found, masked_logits(net, image(), MASKS[[0, 1, 0, 0, 1]]))
+
+
+def test_feature_maps_that_make_equal_masks_are_scored_once_where_forwards_are_shared():
+    net, A = made(Deep), torch.zeros(5, 4, 4, dtype=torch.float64)
+    A[0, 1, 2], A[1, 1, 2], A[2], A[3], A[4] = 3, 0.7, image(1, (4, 4))[0], image(2, (4, 4))[0], image(1, (4, 4))[0]
+    masks = [FeatureMasks(A, (16, 16), gate) for gate in (core.to_unit, torch.tanh)]
+    apart = [masked_logits(net, image(), m) for m in masks]
+    for one, forwards, alone in zip(masks, (3, 4), apart, strict=True):  # tanh tells 3 from 0.7
+        with counted(net) as cost, shared():
+            torch.testing.assert_close(masked_logits(net, image(), one), alone)
+            masked_logits(net, image(), replace(one, features=A[1:3]))  # some of them, as SISE takes for another class
+        assert cost.forwards == forwards
 
 
 def test_sharing_ends_after_an_error_and_can_be_nested():
