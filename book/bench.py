@@ -568,13 +568,13 @@ def by_masks(case: Case, rounds: int, counts: Sequence[int] = (16, 48, 144)) -> 
 
     From few to many masks the time grows by what a mask costs, without what comes once for a map.
     """
-    frames = []
+    frames, before = [], case.module.channels
     for n in counts:
         probed = case_of(case.net, case.image, replace(case.sizes, masks=n))
         work = score_cam_work(probed)
         few = [c for c in work.contenders if c.name in ("ours", "ours, five classes")]
         frames.append(measured(probed, replace(work, name="masks", contenders=few), rounds))
-    case.module.channels = case.module.channels[: case.sizes.masks or None]
+    case.module.channels = before
     return pd.concat(frames, ignore_index=True)
 
 
@@ -628,7 +628,7 @@ def by_workers(case: Case, rounds: int, shards: int = 6) -> pd.DataFrame:
 @contextmanager
 def workers(cluster: Any, n: int) -> Iterator[str]:
     """The address of a cluster of n processes with one thread each."""
-    with cluster(n_workers=n, threads_per_worker=1, dashboard_address=None) as running:
+    with cluster(n_workers=n, threads_per_worker=1, dashboard_address=":0") as running:
         yield running.scheduler_address
 
 

@@ -193,6 +193,15 @@ def test_a_measured_work_has_a_row_for_each_contender_and_one_for_the_floor(case
     assert rows.loc[0, "ratio_to_floor"] == 1 and rows["plain_bytes"].gt(0).all() and rows["peak_bytes"][1:].gt(0).all()
 
 
+def test_the_curves_grow_with_what_they_are_of_and_leave_the_case_as_it_was(case):
+    rows = bench.by_masks(case, 1, (3, 7))
+    assert list(rows["forwards"]) == [4, 4, 4, 8, 8, 8] and set(rows["contender"]) == {"floor", "ours", "ours, five classes"}
+    assert len(case.module.channels) == 9
+    rows = bench.by_pictures(case, 1, (1, 3))
+    assert list(rows["contender"]) == ["1 pictures", "3 pictures"] and list(rows.columns) == bench.COLUMNS
+    assert len(bench.pictures(case, 3)) == 3
+
+
 def test_new_rows_take_the_place_of_old_ones_and_leave_the_others(tmp_path):
     def rows(work, network, contenders, seconds):
         return pd.DataFrame([{"work": work, "network": network, "contender": c, "seconds": seconds} for c in contenders])
