@@ -603,20 +603,20 @@ def by_workers(case: Case, rounds: int, shards: int = 6) -> pd.DataFrame:
     """
     from distributed import Client, LocalCluster
 
-    images = pictures(case, shards)
+    images, said = pictures(case, shards), f"{shards} shards; {os.getloadavg()[0]:.0f} processes wanted a core before"
     method = {"occlusion": partial(sampling.occlusion, window=56, stride=56)}
 
     def run(cluster: Any) -> None:
         evaluation.evaluate(case.net, images, method, {"drop": metrics.average_drop}, cluster=cluster, progress=False)
 
     def bare(client: Client, lots: int) -> None:
-        client.gather([client.submit(forwards_of, case.net.name, 64, pure=False) for _ in range(lots)])
+        client.gather([client.submit(forwards_of, case.net.name, 32, pure=False) for _ in range(lots)])
 
     with workers(LocalCluster, 1) as one, workers(LocalCluster, 2) as two, Client(two) as client:
         runs = [
-            Contender("this process", partial(run, None), f"{shards} shards"),
-            Contender("one worker", partial(run, one), f"{shards} shards"),
-            Contender("two workers", partial(run, two), f"{shards} shards"),
+            Contender("this process", partial(run, None), said),
+            Contender("one worker", partial(run, one), said),
+            Contender("two workers", partial(run, two), said),
             Contender("bare passes, one lot", partial(bare, client, 1), "no evaluate"),
             Contender("bare passes, two lots", partial(bare, client, 2), "no evaluate"),
         ]
