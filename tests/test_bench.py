@@ -7,6 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers import models
@@ -81,6 +82,17 @@ def test_score_cam_of_torch_cam_is_ours_but_for_its_scale(results):
     for contender in ("torch-cam", "torch-cam, batch 8"):
         theirs = resize(results["Score-CAM"][contender], (SIDE, SIDE))
         torch.testing.assert_close(to_unit(theirs), to_unit(results["Score-CAM"]["ours"]), rtol=0, atol=5e-3)
+
+
+def test_score_cam_of_pytorch_grad_cam_is_ours_with_the_corners_of_the_masks_aligned(case, results, monkeypatch):
+    def aligned(x, size):
+        return F.interpolate(x[None], size=tuple(size), mode="bilinear", align_corners=True)[0]
+
+    theirs = to_unit(results["Score-CAM"]["pytorch-grad-cam"])
+    before = float((to_unit(results["Score-CAM"]["ours"]) - theirs).abs().max())
+    monkeypatch.setattr(bench.masks, "resize", aligned)
+    after = float((to_unit(bench.score_cam_work(case).contenders[0].run()) - theirs).abs().max())
+    assert after < 1e-5 and before > 1e-3
 
 
 def test_other_work_is_noticed(case, results):
@@ -302,9 +314,13 @@ def test_the_stored_rows_say_what_they_are(stored):
 
 
 def test_the_stored_contenders_did_the_same_work(stored):
-    peers = stored[stored["work"].isin(bench.WORKS) & ~stored["contender"].isin(["floor", "ours, bfloat16"])]
+    """All but Score-CAM of pytorch-grad-cam, whose masks are a little others: see the test on its corners above."""
+    peers = stored[stored["work"].isin(bench.WORKS) & ~stored["contender"].isin(["floor", bench.IN_HALF])]
     assert peers["agreement"].notna().all()
-    assert (peers["agreement"] > 0.97).all(), peers.nsmallest(3, "agreement")[["work", "network", "contender", "agreement"]]
+    others = (peers["work"] == "Score-CAM") & peers["contender"].str.startswith("pytorch-grad-cam")
+    worst = peers[~others].nsmallest(3, "agreement")[["work", "network", "contender", "agreement"]]
+    assert (peers.loc[~others, "agreement"] > 0.995).all(), worst
+    assert (peers.loc[others, "agreement"] > 0.7).all()
 
 
 def test_the_stored_table_is_judged_on_every_goal(stored):
