@@ -58,9 +58,9 @@ test: book  ## build the book, then run every test, in the chapters too
 lab: $(STAMP)  ## open the chapters in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/book
 
-run: $(STAMP)  ## run one chapter: make run CHAPTER=04_scorecampp PROFILE=paper
+run: $(STAMP)  ## run one chapter, or all: make run CHAPTER=04_scorecampp PROFILE=paper [DASK=tcp://host:8786] [ARGS="--dry-run"]
 	@test -n "$(CHAPTER)" || { echo "Which chapter? As in: make run CHAPTER=04_scorecampp PROFILE=paper" >&2; exit 1; }
-	$(BIN)/python book/run.py $(CHAPTER) $(PROFILE)
+	$(BIN)/python book/run.py $(CHAPTER) $(PROFILE) $(if $(DASK),--cluster $(DASK)) $(ARGS)
 
 train: $(STAMP)  ## train or fine-tune a network: make train RECIPE=slim_vgg16_steel ARGS="--epochs 2"; RECIPE=-h lists them
 	$(BIN)/python book/train.py $(or $(RECIPE),-h) $(ARGS)

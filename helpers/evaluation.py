@@ -27,8 +27,7 @@ from helpers.store import Measured, Store, describe, digest, warn, whole
 
 Metric = Callable[[Any, Tensor, int, Tensor], float]
 TruthMetric = Callable[[Tensor, Tensor], float]
-Task = tuple[str, str, Tensor, int, Tensor | None]  # name of the image, name of the method, image, target, truth
-Result = tuple[str, str, Measured]  # name of the image, name of the method, what came out
+Each = Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], Iterable[tuple[tuple[Any, ...], Any]]]  # see `crew`
 
 
 @dataclass
@@ -93,7 +92,7 @@ def evaluate(
     goes on where it stopped, and several runs may share the folder. They are found again by all that went into them: image,
     target, mask, network, method and metrics with their settings (`store.describe` says how). The commit of this package is kept
     beside them: a table of more than one is a warning, and `table.attrs["commits"]` lists them.
-    cluster: the address of a Dask scheduler, "tcp://host:8786", or a `distributed.Client`: its workers make the maps; this
+    cluster: the address of a Dask scheduler, "tcp://host:8786", or a `distributed.Client`: its workers do the work; this
     process alone reads the images and writes the store. A worker has one thread (`--nthreads 1`), since hooks and flags of one
     network are not for two at a time; how many torch uses within an operation is its own affair (`OMP_NUM_THREADS`), and as
     many give the same digits. Functions of a notebook travel along; what it imports must be installed on the workers.
@@ -130,45 +129,53 @@ def evaluate(
                 found[name, key["method"]] = there
         return all((name, method) in found for method in methods)
 
-    for name in tqdm(images, desc="checking images", unit="image", disable=not progress, leave=False):
-        image, target, truth = images[name], targets.get(name), truths.get(name)
-        sure = type(target) is int and isinstance(image, Tensor)
-        if store and sure and look(name, image, target, truth):  # type: ignore[arg-type]
-            chosen[name] = target  # type: ignore[assignment]  # it was checked when these maps were made
-            continue
-        chosen[name] = first_checks(net, name, image, target, truth)
-        if store and not sure:
-            look(name, image, chosen[name], truth)
-    if found and progress:
-        tqdm.write(f"{len(found)} of {total} maps were found in {store}", file=sys.stderr)
-    order = list(images)
-    if store:  # begin anywhere, so that two runs on one folder meet seldom
-        start = SystemRandom().randrange(len(order))
-        order = order[start:] + order[:start]
-    with tqdm(total=total, initial=len(found), desc="maps", unit="map", disable=not progress) as bar:
+    with crew(cluster, job) as each:
+        with tqdm(total=len(images), desc="checking images", unit="image", disable=not progress, leave=False) as bar:
 
-        def missing() -> Iterator[Task]:
-            for name in order:
-                image = None
-                for method in [m for m in methods if (name, m) not in found]:
-                    if store and (there := kept.read(keys[name, method])):  # another run was faster
-                        found[name, method] = there
+            def unchecked() -> Iterator[tuple[Any, ...]]:
+                for name in images:
+                    image, target, truth = images[name], targets.get(name), truths.get(name)
+                    if store and type(target) is int and isinstance(image, Tensor) and look(name, image, target, truth):
+                        chosen[name] = target  # it was checked when these maps were made
                         bar.update()
                         continue
-                    image = images[name] if image is None else image
-                    yield name, method, image, chosen[name], truths.get(name) if job.truth_metrics else None
+                    yield name, image, target, truth
 
-        for name, method, result in on_cluster(cluster, job, missing()) if cluster else here(job, missing()):
-            if store:
-                with explained(lambda: f"{len(found)} of {total} maps are finished and kept in {kept.folder}"):
-                    kept.write(keys[name, method], result)
-            found[name, method] = result
-            bar.update()
-    return table_of(job, chosen, found)
+            for (name, image, _, truth), index in each(first_checks, unchecked()):
+                chosen[name] = index
+                if store and (name, next(iter(methods))) not in keys:
+                    look(name, image, index, truth)
+                bar.update()
+        if found and progress:
+            tqdm.write(f"{len(found)} of {total} maps were found in {store}", file=sys.stderr)
+        order = list(images)
+        if store:  # begin anywhere, so that two runs on one folder meet seldom
+            start = SystemRandom().randrange(len(order))
+            order = order[start:] + order[:start]
+        with tqdm(total=total, initial=len(found), desc="maps", unit="map", disable=not progress) as bar:
+
+            def missing() -> Iterator[tuple[Any, ...]]:
+                for name in order:
+                    image = None
+                    for method in [m for m in methods if (name, m) not in found]:
+                        if store and (there := kept.read(keys[name, method])):  # another run was faster
+                            found[name, method] = there
+                            bar.update()
+                            continue
+                        image = images[name] if image is None else image
+                        yield name, method, image, chosen[name], truths.get(name) if job.truth_metrics else None
+
+            for (name, method, *_), result in each(measured, missing()):
+                if store:
+                    with explained(lambda: f"{len(found)} of {total} maps are finished and kept in {kept.folder}"):
+                        kept.write(keys[name, method], result)
+                found[name, method] = result
+                bar.update()
+    return table_of(job, {name: chosen[name] for name in images}, found)
 
 
 def table_of(job: Job, chosen: Mapping[str, int], found: Mapping[tuple[str, str], Measured]) -> pd.DataFrame:
-    """What was measured, in the order of images, methods and metrics, whoever measured it when."""
+    """What was measured, in the order of images, methods and metrics, whoever measured it when. chosen: image -> target."""
     metrics = [*job.metrics, *job.truth_metrics]
     rows = [
         (name, target, method, metric, one.values[metric], one.seconds, one.forwards, one.backwards)
@@ -214,34 +221,29 @@ def explained(state: Callable[[], str]) -> Iterator[None]:
         raise OSError(error.errno, text) from error
 
 
-def here(job: Job, tasks: Iterable[Task]) -> Iterator[Result]:
-    """Every task in this process."""
-    for task in tasks:
-        yield task[0], task[1], measured(job, *task)
+@contextmanager
+def crew(cluster: Any, job: Job) -> Iterator[Each]:
+    """Those who do the work: `for task, result in each(work, tasks)` gives every `work(job, *task)`.
 
-
-def on_cluster(cluster: Any, job: Job, tasks: Iterable[Task]) -> Iterator[Result]:
-    """Every task on a worker of a Dask cluster, a few at a time; results come as they are finished.
-
-    A task whose worker dies is given to another one. Errors: ImportError without dask; those of the tasks;
-    ValueError for workers with several threads; OSError if there is no scheduler at that address.
+    Without a cluster it is this process, task by task. Else its workers: they get the job once, a few tasks each are under way,
+    results come as they are finished, and a task whose worker died is given to another one.
+    Errors: ImportError without dask; those of the work; ValueError for workers with several threads; OSError if there is no
+    scheduler at that address.
     """
+    if not cluster:
+        yield lambda work, tasks: ((task, work(job, *task)) for task in tasks)
+        return
     try:
         import distributed
     except ImportError as error:
         raise ImportError('cluster=… needs dask and distributed: pip install "seeing-why[cluster]"') from error
     mine = not isinstance(cluster, distributed.Client)
     client = distributed.Client(cluster, set_as_default=False) if mine else cluster
-    waiting: dict[Any, Task] = {}  # future -> its task
-    tasks, finished, lost = iter(tasks), distributed.as_completed(loop=client.loop), Counter[tuple[str, str]]()
+    given: Any = None  # the job, on every worker
+    waiting: dict[Any, tuple[Any, ...]] = {}  # future -> its task
 
-    def submit(task: Task) -> None:
-        future = client.submit(measured, given, *task, pure=False)
-        waiting[future] = task
-        finished.add(future)
-
-    def handed_out() -> Any:
-        """The job, on every worker. One that dies just then is an error: the others get it in the next attempt."""
+    def hand_out() -> Any:
+        """The job for every worker. One that dies just then is an error: the others get it in the next attempt."""
         for attempts_left in reversed(range(5)):
             if not workers_of(client):
                 tqdm.write("waiting for a worker", file=sys.stderr)
@@ -253,33 +255,43 @@ def on_cluster(cluster: Any, job: Job, tasks: Iterable[Task]) -> Iterator[Result
                     raise
                 time.sleep(1)
 
-    try:
-        given = handed_out()
+    def each(work: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+        nonlocal given
+        tasks, finished, lost = iter(tasks), distributed.as_completed(loop=client.loop), Counter[Any]()
+
+        def submit(task: tuple[Any, ...]) -> None:
+            future = client.submit(work, given, *task, pure=False)
+            waiting[future] = task
+            finished.add(future)
+
         while True:
-            places = 3 * len(workers_of(client))
-            while len(waiting) < max(2, places) and (task := next(tasks, None)):
+            places = max(2, 3 * len(workers_of(client)))
+            while len(waiting) < places and (task := next(tasks, None)):
                 submit(task)
             if not waiting:
                 return
             future = next(finished)
             task = waiting.pop(future)
+            what = " with ".join(repr(part) for part in task[:2] if isinstance(part, str))
             try:
                 result = future.result()
             except CancelledError:  # all workers that had the job died: the next ones get it anew
-                lost[task[:2]] += 1
-                if lost[task[:2]] > 5:
-                    raise RuntimeError(
-                        f"no worker lived to explain image {task[0]!r} with {task[1]!r}: has each enough memory?"
-                    ) from None
+                lost[what] += 1
+                if lost[what] > 5:
+                    raise RuntimeError(f"no worker lived to finish image {what}: has each enough memory?") from None
                 if given.status != "finished":
-                    given = handed_out()
+                    given = hand_out()
                 submit(task)
             except Exception as error:
                 if not getattr(error, "__notes__", None):  # not ours, such as a worker that was killed again and again
-                    error.add_note(f"while a worker explained image {task[0]!r} with {task[1]!r}")
+                    error.add_note(f"while a worker was at image {what}")
                 raise
             else:
-                yield task[0], task[1], result
+                yield task, result
+
+    try:
+        given = hand_out()
+        yield each
     finally:
         client.cancel(list(waiting))
         if mine:
@@ -294,11 +306,11 @@ def workers_of(client: Any) -> list[str]:
     return list(threads)
 
 
-def first_checks(net: Any, name: str, image: Tensor, target: int | None, truth: Tensor | None) -> int:
+def first_checks(job: Job, name: str, image: Tensor, target: int | None, truth: Tensor | None) -> int:
     """The target of an image; what is wrong with image, target or truth is found before the long work starts."""
     try:
-        with frozen(net):
-            chosen = checked_target(checked_logits(net, checked_image(net, image)), target)
+        with frozen(job.net):
+            chosen = checked_target(checked_logits(job.net, checked_image(job.net, image)), target)
     except Exception as error:
         error.add_note(f"while checking image {name!r}")
         raise

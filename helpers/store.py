@@ -47,25 +47,29 @@ def short(text: str | bytes) -> str:
     return hashlib.sha256(text if isinstance(text, bytes) else text.encode(errors="replace")).hexdigest()[:16]
 
 
-def describe(thing: Any, known: dict[int, tuple[Any, str]] | None = None, within: tuple[int, ...] = ()) -> str:
+def describe(thing: Any, known: dict[int, tuple[Any, str]] | None = None) -> str:
     """What a method, a metric or a network is, settings included, in a text that is the same in every process.
 
     A function of this package, of Python or of an installed package is its name: the commit and the versions know its code.
     Of the reader's own functions, those of a notebook too, the code counts, its defaults, and the values that it finds outside
     itself. What such a function fills as it goes (a list that it appends to, any list, dict or set among its globals) is its
     memory and not a setting. Tensors, arrays and networks count by what is in them.
-    known: descriptions of networks, so that each is read once; within: what is being described around this.
+    known: descriptions of networks, kept from one call to the next so that each is read once.
     """
-    known = {} if known is None else known
-    if id(thing) in within:
-        return "itself"
-    if isinstance(thing, nn.Module) and id(thing) in known:
-        return known[id(thing)][1]
-    text = described(thing, functools.partial(describe, known=known, within=(*within, id(thing))))
-    text = text if len(text) <= 400 else f"{text[:300]}… {short(text)}"
-    if isinstance(thing, nn.Module):
-        known[id(thing)] = thing, text  # the network with it, so that nothing else gets its id
-    return text
+    networks: dict[int, tuple[Any, str]] = {} if known is None else known
+    parts: dict[int, tuple[Any, str]] = {}  # with the thing itself, so that nothing else gets its id meanwhile
+
+    def say(part: Any) -> str:
+        for there in (networks, parts):
+            if id(part) in there:
+                return there[id(part)][1]
+        parts[id(part)] = part, "itself"  # where it comes again inside itself
+        text = described(part, say)
+        text = text if len(text) <= 400 else f"{text[:300]}… {short(text)}"
+        (networks if isinstance(part, nn.Module) else parts)[id(part)] = part, text
+        return text
+
+    return say(thing)
 
 
 def described(thing: Any, say: Callable[[Any], str]) -> str:
@@ -229,6 +233,7 @@ class Store:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
+        self.useless: set[Path] = set()  # files that were warned of
         self.folder.mkdir(parents=True, exist_ok=True)
         for half in self.folder.glob("*.part"):  # of a run that was killed while it wrote
             with suppress(FileNotFoundError):
@@ -250,7 +255,9 @@ class Store:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
-            warn(f"{path} is of no use and is made again: {type(problem).__name__}: {problem}")
+            if path not in self.useless:
+                warn(f"{path} is of no use and is made again: {type(problem).__name__}: {problem}")
+            self.useless.add(path)
             return None
         return found
 

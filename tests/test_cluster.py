@@ -156,7 +156,7 @@ def test_a_worker_that_is_killed_loses_nothing(cluster, tmp_path, n):
 
 def test_workers_with_threads_are_refused():
     with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as local,
+        distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as local,
         distributed.Client(local, set_as_default=False) as client,
         pytest.raises(ValueError, match="one thread: start it with --nthreads 1; .* has 2"),
     ):

@@ -239,7 +239,7 @@ def test_a_damaged_piece_is_made_again_with_a_warning(tmp_path, spoil):
     path.write_text(spoil(path.read_text(encoding="utf-8")), encoding="utf-8")
     with pytest.warns(UserWarning, match=f"{path.name} is of no use and is made again") as seen:
         same(run(tmp_path, few, {"Grad-CAM": grad_cam}), before)
-    assert {str(w.message) for w in seen} == {str(seen[0].message)} and Path(seen[0].filename).name == Path(__file__).name
+    assert len(seen) == 1 and Path(seen[0].filename).name == Path(__file__).name
     same(run(tmp_path, few, {"Grad-CAM": grad_cam}), before)  # without a warning
 
 
@@ -387,9 +387,9 @@ def test_the_networks_precision_and_layers_are_in_the_key(tmp_path):
 SCRIPT = """
 import sys
 from functools import partial
-from networks import classifier, image, made
+import torch
 from helpers import metrics
-from helpers.evaluation import counted, evaluate
+from helpers.evaluation import evaluate
 from helpers.store import describe
 K, made_here = 1, []
 class Scale:
@@ -399,9 +399,10 @@ def inner(x): return x[0] * K if "a" in {"a", "b", "c"} else x[1]
 def mine(net, x, target):
     made_here.append(1)
     return inner(x)
-net = classifier(made())
+torch.manual_seed(0)
+net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 4))
 methods = {"mine": mine, "bound": partial(mine), "object": Scale(), "lambda": lambda net, x, target: x[0] * K}
-images = {"first": image(0), "second": image(1)}
+images = {"first": torch.rand(3, 4, 4), "second": torch.rand(3, 4, 4)}
 for K in (1, 2):
     evaluate(net, images, methods, {"drop": metrics.average_drop}, store=f"{sys.argv[1]}", progress=False)
     print(len(made_here), [describe(m) for m in methods.values()])
