@@ -65,6 +65,13 @@ run: $(STAMP)  ## run one chapter, or all: make run CHAPTER=04_scorecampp PROFIL
 train: $(STAMP)  ## train or fine-tune a network: make train RECIPE=slim_vgg16_steel ARGS="--epochs 2"; RECIPE=-h lists them
 	$(BIN)/python book/train.py $(or $(RECIPE),-h) $(ARGS)
 
+# One thread: what is compared is the work, not who divides it better. ARGS="--nets resnet18 --rounds 5", "--full --device cuda", …
+.PHONY: bench
+bench: export OMP_NUM_THREADS ?= 1
+bench: $(STAMP)  ## time and memory beside other libraries and the floor; writes data/results/bench.csv
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[bench]"
+	$(BIN)/python book/bench.py $(ARGS)
+
 outputs: $(STAMP)  ## execute every chapter anew and store what it shows in its notebook
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \
 	  --ExecutePreprocessor.timeout=900 --ExecutePreprocessor.kernel_name=python3 $(or $(CHAPTER:%=book/%.ipynb),$(wildcard book/*.ipynb))
