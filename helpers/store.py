@@ -50,7 +50,7 @@ def short(text: str | bytes) -> str:
 def describe(thing: Any, known: dict[int, tuple[Any, str]] | None = None) -> str:
     """What a method, a metric or a network is, settings included, in a text that is the same in every process.
 
-    A function of this package, of Python or of an installed package is its name: the commit and the versions know its code.
+    A function of this package, of Python or of an installed package is its name: the commit knows its code.
     Of the reader's own functions, those of a notebook too, the code counts, its defaults, and the values that it finds outside
     itself. What such a function fills as it goes (a list that it appends to, any list, dict or set among its globals) is its
     memory and not a setting. Tensors, arrays and networks count by what is in them.
@@ -89,12 +89,15 @@ def described(thing: Any, say: Callable[[Any], str]) -> str:
             return f"array {list(thing.shape)} {thing.dtype} {short(thing.tobytes())}"
         case nn.Module():
             kinds = sorted({say(type(m)) for m in thing.modules()})
-            return f"{kind} {short(repr(thing) + ' '.join(kinds))} {digest(*thing.parameters(), *thing.buffers())}"
+            own = [f"{name}.{k}={say(v)}" for name, m in thing.named_modules() for k, v in settings_of(m)]
+            return f"{kind} {short(repr(thing) + ' '.join(kinds + own))} {digest(*thing.parameters(), *thing.buffers())}"
         case ModuleType():
-            return f"module {thing.__name__}"
+            file = "" if installed(thing.__name__) else getattr(thing, "__file__", None)
+            return f"module {thing.__name__}" + (f" {short(Path(file).read_bytes())}" if file else "")
         case type():
-            own = {} if installed(thing.__module__) else {k: v for k, v in vars(thing).items() if isinstance(v, FunctionType)}
-            return f"{thing.__module__}.{thing.__qualname__}" + "".join(f" {k}: {say(v)}" for k, v in sorted(own.items()))
+            written = [c for c in thing.__mro__ if not installed(c.__module__)]
+            own = [f"{c.__qualname__}.{k}: {say(v)}" for c in written for k, v in members_of(c)]
+            return f"{thing.__module__}.{thing.__qualname__} {' '.join(own)}".rstrip()
         case _ if isinstance(thing, PLAIN):
             return repr(thing)
         case bytes() | bytearray():
@@ -116,6 +119,19 @@ def described(thing: Any, say: Callable[[Any], str]) -> str:
     except Exception:
         return name if re.search("0x[0-9a-fA-F]{4,}", text := repr(thing)) else f"{name} {text}"
     return f"{name} {say([list(p) if isinstance(p, Iterator) else p for p in parts]) if isinstance(parts, tuple) else parts}"
+
+
+def settings_of(module: nn.Module) -> list[tuple[str, Any]]:
+    """What one network layer does that neither its `repr` nor its weights tell: its plain attributes, and its hooks."""
+    plain = [(k, v) for k, v in sorted(vars(module).items()) if k[0] != "_" and k != "training" and isinstance(v, PLAIN)]
+    return plain + [("hook", h) for h in (*module._forward_pre_hooks.values(), *module._forward_hooks.values())]
+
+
+def members_of(kind: type) -> list[tuple[str, Any]]:
+    """What the body of a class holds, the functions inside of properties, class methods and static methods for these."""
+    found = {k: v for k, v in sorted(vars(kind).items()) if isinstance(v, FunctionType) or k[:2] != "__"}
+    unwrapped = {k: getattr(v, "fget", None) or getattr(v, "__func__", v) for k, v in found.items() if k != "_abc_impl"}
+    return [(k, v) for k, v in unwrapped.items() if isinstance(v, PLAIN + (FunctionType, list, tuple, dict, set, Tensor))]
 
 
 def of_function(function: FunctionType, say: Callable[[Any], str]) -> str:

@@ -288,6 +288,23 @@ class Wrapped(dict):
     pass
 
 
+def tempered(temperature):
+    net = made()
+    net.relu.temperature = temperature
+    return net
+
+
+def hooked(number):
+    net = made()
+    net.relu.register_forward_hook(lambda *_: None if number == 0 else adding(number) and None)
+    return net
+
+
+def of_class(*bases, **members):
+    """An object of a class that a notebook wrote."""
+    return type("Written", bases, members | {"__module__": "__main__"})()
+
+
 DIFFERENT = {
     "an argument": (partial(grad_cam, score=logit), partial(grad_cam)),
     "partial of partial": (partial(partial(summing, power=2.0)), partial(partial(summing, power=3.0))),
@@ -310,6 +327,13 @@ DIFFERENT = {
     "a method": (Plain(1).__init__, Plain(2).__init__),
     "a type": (1, 1.0),
     "a text": ("a" * 1000 + "b", "a" * 1000 + "c"),
+    "an attribute of a layer": (tempered(1), tempered(2)),
+    "a hook of a network": (hooked(1), hooked(2)),
+    "an attribute of a class": (of_class(K=1), of_class(K=2)),
+    "a property": (of_class(K=property(lambda self: 1)), of_class(K=property(lambda self: 2))),
+    "a static method": (of_class(K=staticmethod(lambda: 1)), of_class(K=staticmethod(lambda: 2))),
+    "a class method": (of_class(K=classmethod(lambda c: 1)), of_class(K=classmethod(lambda c: 2))),
+    "a base class": (of_class(type(of_class(K=1))), of_class(type(of_class(K=2)))),
 }
 
 
@@ -500,3 +524,14 @@ def test_results_read_back_as_ever(tmp_path, monkeypatch):
     record(tmp_path / "results", "05", {"1": table}, metrics.bootstrap_interval, **facts)
     monkeypatch.setattr(data, "data_folder", lambda: tmp_path)
     assert len(data.results_per_image("05")) == len(table) and len(data.results("05")) == 4
+
+
+def test_a_module_of_the_readers_own_counts_by_what_is_in_its_file(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    seen = []
+    for k in (1, 2):
+        (tmp_path / f"mytools{k}.py").write_text(f"def f(x):\n    return x[0] * {k}\n", encoding="utf-8")
+        module = __import__(f"mytools{k}")
+        module.__name__ = "mytools"
+        seen.append(describe(of_notebook("mytools.f(x)", mytools=module)))
+    assert seen[0] != seen[1]

@@ -384,3 +384,15 @@ def test_the_example_for_kubernetes_fits_together():
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert container["args"][:3] == ["dask", "worker", f"tcp://seeing-why-scheduler:{service['ports'][0]['port']}"]
     assert container["args"][container["args"].index("--nthreads") + 1] == "1"
+
+
+@pytest.mark.parametrize("chapter", sorted(costs.TABLES))
+def test_every_chapter_can_be_run_large(chapter):
+    defaults = runner.defaults_of(BOOK / f"{chapter}.ipynb")
+    assert defaults["CLUSTER"] == "" and defaults["PRECISION"] == "float32" and defaults["RESULTS"] == ""
+    text = "".join(
+        cell.source for cell in nbformat.read(BOOK / f"{chapter}.ipynb", as_version=4).cells if cell.cell_type == "code"
+    )
+    assert text.count("cluster=CLUSTER or None") == text.count("evaluation.evaluate") > 0 and "precision=PRECISION" in text
+    paper = runner.profile_of("paper", chapter)
+    assert paper["RESULTS"] == "../data/results" and paper["PROFILE"] == "paper" and paper["DEVICE"] == "cuda"
