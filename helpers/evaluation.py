@@ -151,9 +151,8 @@ def evaluate(
         if found and progress:
             tqdm.write(f"{len(found)} of {total} maps were found in {store}", file=sys.stderr)
         order = list(images)
-        if store:  # begin anywhere, so that two runs on one folder meet seldom
-            start = SystemRandom().randrange(len(order))
-            order = order[start:] + order[:start]
+        if store:  # each run in an order of its own, so that two of them on one folder seldom make the same map
+            SystemRandom().shuffle(order)
         with tqdm(total=total, initial=len(found), desc="maps", unit="map", disable=not progress) as bar:
 
             def missing() -> Iterator[tuple[Any, ...]]:

@@ -124,7 +124,8 @@ def described(thing: Any, say: Callable[[Any], str]) -> str:
 def settings_of(module: nn.Module) -> list[tuple[str, Any]]:
     """What one network layer does that neither its `repr` nor its weights tell: its plain attributes, and its hooks."""
     plain = [(k, v) for k, v in sorted(vars(module).items()) if k[0] != "_" and k != "training" and isinstance(v, PLAIN)]
-    return plain + [("hook", h) for h in (*module._forward_pre_hooks.values(), *module._forward_hooks.values())]
+    hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+    return plain + [("hook", h) for h in hooks if not getattr(h, "__module__", "").startswith("helpers.")]  # `counted` only looks
 
 
 def members_of(kind: type) -> list[tuple[str, Any]]:

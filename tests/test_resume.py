@@ -15,6 +15,7 @@ import sys
 import time
 import weakref
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
 
@@ -140,6 +141,22 @@ def test_what_another_run_has_finished_meanwhile_is_taken(tmp_path):
     assert len(calls) == 1 + len(IMAGES)
     same(table, others[0])
     assert table["image"].unique().tolist() == list(IMAGES)  # in order, wherever a run begins
+
+
+def test_two_runs_share_the_work(tmp_path, monkeypatch):
+    made_now, r = [], random.Random(0)
+    monkeypatch.setattr(evaluation, "SystemRandom", lambda: r)
+
+    def method(net, x, target):
+        made_now.append(1)
+        time.sleep(0.02)
+        return x[0]
+
+    many = {f"picture {i}": image(i) for i in range(40)}
+    with ThreadPoolExecutor(2) as pool:  # each has a network of its own
+        one, two = pool.map(lambda _: run(tmp_path, many, {"m": method}, {"mean": METRICS["mean"]}), range(2))
+    same(one, two)
+    assert 40 <= len(made_now) <= 55  # runs that follow each other make up to 80
 
 
 def write_tables(folder, who):
