@@ -380,12 +380,17 @@ def record(
     return means
 
 
+def rows_of(there: pd.DataFrame, whose: Mapping[str, str]) -> pd.Series:
+    """Which rows are of one table, model and dataset."""
+    return (there[list(whose)] == pd.Series(dict(whose))).all(axis=1)
+
+
 def pictures_in(path: Path, whose: Mapping[str, str]) -> int:
     """How many pictures a CSV file has rows of, of one table, model and dataset."""
     if not path.is_file():
         return 0
     there = pd.read_csv(path, dtype={"table": str, "image": str}, usecols=[*whose, "image"])
-    return int(there.loc[(there[list(whose)] == pd.Series(dict(whose))).all(axis=1), "image"].nunique())
+    return int(there.loc[rows_of(there, whose), "image"].nunique())
 
 
 def replace_rows(path: Path, whose: Mapping[str, str], rows: pd.DataFrame) -> None:
@@ -396,8 +401,7 @@ def replace_rows(path: Path, whose: Mapping[str, str], rows: pd.DataFrame) -> No
         with FileLock(path.with_name(f".{path.name}.lock")):
             if path.is_file():
                 there = pd.read_csv(path, dtype={"table": str, "commit": str, "image": str})
-                old = (there[list(whose)] == pd.Series(dict(whose))).all(axis=1)
-                mine = pd.concat([there[~old], mine], ignore_index=True)
+                mine = pd.concat([there[~rows_of(there, whose)], mine], ignore_index=True)
             with whole(path) as file:
                 mine.to_csv(file, index=False, lineterminator="\n")
 
