@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+import ctypes
 import functools
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -261,7 +262,7 @@ def crew(cluster: Any, job: Job) -> Iterator[Each]:
         tasks, finished, lost = iter(tasks), distributed.as_completed(loop=client.loop), Counter[Any]()
 
         def submit(task: tuple[Any, ...]) -> None:
-            future = client.submit(work, given, *task, pure=False)
+            future = client.submit(at_worker, work, given, *task, pure=False)
             waiting[future] = task
             finished.add(future)
 
@@ -297,6 +298,24 @@ def crew(cluster: Any, job: Job) -> Iterator[Each]:
         client.cancel(list(waiting))
         if mine:
             client.close()
+
+
+def at_worker(work: Callable[..., Any], job: Job, *task: Any) -> Any:
+    """Work in the process of a worker."""
+    keep_freed_memory()
+    return work(job, *task)
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, for what comes next.
+
+    Dask's nanny has glibc give back every large tensor at once (MALLOC_TRIM_THRESHOLD_), which takes as long as a small network.
+    """
+    with suppress(OSError, AttributeError, TypeError):  # another C library
+        library = ctypes.CDLL(None)
+        library.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
+        library.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
 
 
 def workers_of(client: Any) -> list[str]:
