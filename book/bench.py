@@ -26,6 +26,7 @@ from functools import partial
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 os.environ["TQDM_DISABLE"] = "1"  # pytorch-grad-cam shows a bar for each map
@@ -34,14 +35,11 @@ import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 from scipy.stats import pearsonr, spearmanr  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
-from torch.multiprocessing.reductions import StorageWeakRef  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from torch.utils._pytree import tree_leaves  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from helpers import backprop, cam, data, evaluation, masks, metrics, models, sampling, score_cam  # noqa: E402
+from helpers import backprop, cam, data, evaluation, masks, metrics, models, sampling, score_cam, speed, store  # noqa: E402
 from helpers.core import logit, resize  # noqa: E402
 
 OUT = ROOT / "data" / "results" / "bench.csv"
@@ -140,7 +138,6 @@ def case_of(net: models.Classifier, image: Tensor, sizes: Sizes) -> Case:
         target = int(net(image[None]).argmax())
     alive = (A.amax((1, 2)) > A.amin((1, 2))).nonzero()[:, 0]
     net.module.channels = alive[: sizes.masks or None]
-    masks.masked_logits(net, image, torch.ones(2, *image.shape[1:]))  # what the engine makes once for a network is made here
     fast, batch = plain(net.module, image)
     return Case(net, image, target, replace(sizes, masks=len(net.module.channels)) if sizes.masks else sizes, fast, batch)
 
@@ -403,30 +400,6 @@ def timed(run: Callable[[], Any], now: Callable[[], float] = clock) -> tuple[flo
     return now() - began, result
 
 
-class Peak(TorchDispatchMode):
-    """Counts the bytes of the tensors that operations make, as long as something refers to them: exact on every machine.
-
-    Blind to what one operation allocates and frees inside itself, and to arrays that are no tensors.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-        self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {StorageWeakRef(t.untyped_storage()).cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor):
-                reference = StorageWeakRef(tensor.untyped_storage())
-                if reference.cdata not in given:  # a view, or an operation in place, makes no storage
-                    self.alive[reference.cdata] = (reference, tensor.untyped_storage().nbytes())
-        self.alive = {key: value for key, value in self.alive.items() if not value[0].expired()}
-        self.bytes = max(self.bytes, sum(size for _, size in self.alive.values()))
-        return made
-
-
 def peak(run: Callable[[], Any], device: str = "cpu") -> int:
     """Most bytes alive at once in tensors that `run` made."""
     if device != "cpu":
@@ -434,9 +407,7 @@ def peak(run: Callable[[], Any], device: str = "cpu") -> int:
         before = torch.cuda.memory_allocated()
         run()
         return torch.cuda.max_memory_allocated() - before
-    with Peak() as counted:
-        run()
-    return counted.bytes
+    return speed.peak(run)
 
 
 @contextmanager
@@ -534,10 +505,6 @@ def spread(took: Sequence[float], reference: Sequence[float]) -> dict[str, float
     }  # fmt: skip
 
 
-def median(values: Sequence[float]) -> float:
-    return float(torch.tensor(values, dtype=torch.float64).quantile(0.5))
-
-
 def circumstances(device: str) -> dict[str, Any]:
     """Where a number comes from."""
     versions = "; ".join(f"{name} {version(name)}" for name in ("torch", "grad-cam", "torchcam", "captum"))
@@ -555,9 +522,8 @@ def keep(rows: pd.DataFrame, path: Path) -> None:
         mine = pd.MultiIndex.from_frame(rows[["work", "network"]])
         rows = pd.concat([there[~pd.MultiIndex.from_frame(there[["work", "network"]]).isin(mine)], rows], ignore_index=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_suffix(f".{os.getpid()}.part")
-    rows.to_csv(half, index=False, float_format="%.6g")
-    os.replace(half, path)
+    with store.whole(path) as file:
+        rows.to_csv(file, index=False, float_format="%.6g", lineterminator="\n")
 
 
 # --------------------------------------------------------------------------------------------- how it grows: the curves

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import hashlib
 import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -87,6 +88,15 @@ def to_unit(x: Tensor) -> Tensor:
     low, high = x.amin((-2, -1), keepdim=True), x.amax((-2, -1), keepdim=True)
     span = high - low
     return torch.where(span > 0, (x - low) / torch.where(span > 0, span, 1), torch.zeros_like(x))
+
+
+def digest(*tensors: Tensor) -> str:
+    """A short name for what is in some tensors."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(str((tensor.dtype, tuple(tensor.shape))).encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)  # bfloat16, too
+    return found.hexdigest()[:16]
 
 
 # -------------------------------------------------------------------------------------------------- the network

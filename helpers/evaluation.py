@@ -24,9 +24,9 @@ from filelock import FileLock
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from helpers.core import Explainer, checked_image, checked_logits, checked_target, frozen, module_of
+from helpers.core import Explainer, checked_image, checked_logits, checked_target, digest, frozen, module_of
 from helpers.masks import shared
-from helpers.store import Measured, Store, describe, digest, warn, whole
+from helpers.store import Measured, Store, describe, warn, whole
 
 Metric = Callable[[Any, Tensor, int, Tensor], float]
 TruthMetric = Callable[[Tensor, Tensor], float]

@@ -6,7 +6,6 @@ several classes, can be taken afterwards at no cost. Masks are drawn a batch at 
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from helpers.core import frozen, module_of, resize, to_unit
+from helpers.core import digest, frozen, module_of, resize, to_unit
 from helpers.speed import half_of, out_of_memory, quick
 
 Gate = Callable[[Tensor], Tensor]
@@ -117,8 +116,7 @@ def shared() -> Iterator[None]:
 def described(what: Any) -> Any:
     """Something that is equal for equal masks, images and fills, and can be looked up: tensors by what they hold."""
     if isinstance(what, Tensor):
-        values = what.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        return str(what.dtype), tuple(what.shape), hashlib.sha256(values.numpy().data).digest()
+        return digest(what)
     if is_dataclass(what):
         return type(what), *(described(getattr(what, field.name)) for field in fields(what))
     return what

@@ -16,7 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from helpers.core import frozen, module_of
 
@@ -143,3 +146,35 @@ def best_batch(net: Any, image: Tensor, *, sizes: Sequence[int] = (1, 2, 4, 8, 1
             if len(speeds) > 2 and max(list(speeds.values())[-2:]) < 0.8 * max(speeds.values()):
                 break
     return min(size for size, speed in speeds.items() if speed >= 0.97 * max(speeds.values()))
+
+
+class Peak(TorchDispatchMode):
+    """Counts the bytes of the storages that operations make, as long as something refers to them: exact on every machine.
+
+    Blind to what one operation allocates and frees inside itself, and to arrays that are no tensors.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+        self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {StorageWeakRef(t.untyped_storage()).cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                reference = StorageWeakRef(storage)
+                if reference.cdata not in given:  # a view, or an operation in place, makes no storage
+                    self.alive[reference.cdata] = (reference, storage.nbytes())
+        self.alive = {key: value for key, value in self.alive.items() if not value[0].expired()}
+        self.bytes = max(self.bytes, sum(size for _, size in self.alive.values()))
+        return made
+
+
+def peak(work: Callable[[], Any]) -> int:
+    """Most bytes alive at once in tensors that the work made."""
+    with Peak() as counted:
+        work()
+    return counted.bytes

@@ -27,19 +27,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from helpers.core import digest
+
 # --------------------------------------------------------------------------------------- what went into it, as a text
 
 PLAIN = (type(None), bool, int, float, complex, str, range, slice, enum.Enum, PurePath, np.generic, torch.dtype, torch.device)
 FILLING = {"append", "extend", "insert", "add", "update", "setdefault", "pop", "popitem", "remove", "discard", "clear"}
-
-
-def digest(*tensors: Tensor) -> str:
-    """A short name for what is in some tensors."""
-    found = hashlib.sha256()
-    for tensor in tensors:
-        found.update(str((tensor.dtype, tuple(tensor.shape))).encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)  # bfloat16, too
-    return found.hexdigest()[:16]
 
 
 def short(text: str | bytes) -> str:

@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "readers": {"data", "annotations"},
     "datasets": {"data", "drawn", "readers"},
     "plotting": {"core"},
-    "store": set(),
+    "store": {"core"},
     "evaluation": {"core", "masks", "store"},  # it receives methods, metrics and networks
     "metrics": {"core", "masks"},
     "sanity": {"core"},

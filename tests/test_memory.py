@@ -19,9 +19,6 @@ import torch
 import torchvision
 from networks import classifier
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from helpers.backprop import integrated_gradients
 from helpers.core import features_of
@@ -32,39 +29,10 @@ from helpers.metrics import deletion, insertion
 from helpers.sampling import occlusion, rise
 from helpers.score_cam import score_cam, score_cam_pp
 from helpers.sise import sise
-from helpers.speed import foldable, folded
+from helpers.speed import foldable, folded, peak
 
 SIDE, BATCH = 224, 8
 MASK = SIDE * SIDE * 4  # bytes of one full-size mask in single precision
-
-
-class Peak(TorchDispatchMode):
-    """Counts the bytes of the storages that operations make, as long as something refers to them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-        self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {StorageWeakRef(t.untyped_storage()).cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                reference = StorageWeakRef(storage)
-                if reference.cdata not in given:  # a view, or an operation in place, makes no storage
-                    self.alive[reference.cdata] = (reference, storage.nbytes())
-        self.alive = {key: value for key, value in self.alive.items() if not value[0].expired()}
-        self.bytes = max(self.bytes, sum(size for _, size in self.alive.values()))
-        return made
-
-
-def peak(work: Callable[[], Any]) -> int:
-    """Most bytes alive at once in tensors that the work made."""
-    with Peak() as counted:
-        work()
-    return counted.bytes
 
 
 def plain(net: Any, batch: int = BATCH) -> int:
