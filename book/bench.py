@@ -70,7 +70,7 @@ SIZES = {  # the slower a forward pass, the fewer: time goes up in proportion to
     "efficientnet_lite0": Sizes(64, 4, 16, 14),
     "resnet18": Sizes(64, 4, 16, 14),
     "resnet50": Sizes(64, 4, 8, 7),
-    "vgg16": Sizes(8, 2, 2, 3),
+    "vgg16": Sizes(16, 4, 4, 7),
 }
 NETS = tuple(SIZES)
 
