@@ -46,6 +46,9 @@ book: $(STAMP)  ## execute the chapters and build _build/html
 	@find helpers data constraints.txt -type f ! -name '*.pyc' -exec cksum {} + | sort >_build/inputs.new
 	@cmp -s _build/inputs.new _build/inputs || { echo "helpers, data or pins changed: every chapter is executed again"; rm -rf $(CACHE) _build/.doctrees; }
 	@mv _build/inputs.new _build/inputs
+	@find book/_ext -name '*.py' -exec cksum {} + | sort >_build/extensions.new
+	@cmp -s _build/extensions.new _build/extensions || rm -rf _build/.doctrees  # pages are read again, chapters need not run again
+	@mv _build/extensions.new _build/extensions
 	@rm -rf $(HTML)
 	@$(BIN)/jupyter-book build -n -W --keep-going . 2>&1 | grep --line-buffered -v 'IPKernelApp.*without encryption' | tee _build/book.log || { \
 	  rm -rf _build/.doctrees; echo; echo "==== make book FAILED. What was wrong:"; \

@@ -69,7 +69,7 @@ def add_hints(app: Sphinx, pagename: str, templatename: str, context: dict[str, 
 # --- the status page ---------------------------------------------------------------------------------------------------
 
 
-class status(nodes.General, nodes.Element):
+class status_tables(nodes.General, nodes.Element):
     """Stands for the tables until all chapters have been executed."""
 
 
@@ -78,7 +78,7 @@ class Status(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         self.env.metadata[self.env.docname]["seeing_why_status"] = True
-        return [status()]
+        return [status_tables()]
 
 
 def status_pages(app: Sphinx, env: Any) -> list[str]:
@@ -90,7 +90,7 @@ class FillStatus(SphinxPostTransform):
     default_priority = 8  # before references are resolved
 
     def run(self, **kwargs: Any) -> None:
-        for node in list(self.document.findall(status)):
+        for node in list(self.document.findall(status_tables)):
             node.replace_self([executed_table(self.env), versions_table(Path(self.env.srcdir))])
 
 
@@ -166,9 +166,7 @@ def reference(cff: dict[str, Any], url: str = "") -> tuple[str, str]:
     doi = cff.get("doi", "")
     where = f"https://doi.org/{doi}" if doi else url
     made = f" ({year})" if year else " (not yet released)"
-    sentence = f"{', '.join(people)}{made}. {cff['title']}. Version {cff['version']}." + "".join(
-        f" {one}" for one in where if one
-    )
+    sentence = f"{', '.join(people)}{made}. {cff['title']}. Version {cff['version']}. {where}".strip()
     fields = {"author": " and ".join(f"{{{name}}}" for name in people), "title": f"{{{cff['title']}}}", "year": year}
     fields |= {"version": str(cff["version"]), "doi": doi, "url": url}
     lines = [f"  {key} = {{{value}}}," for key, value in fields.items() if value]
@@ -280,7 +278,7 @@ def download_button(app: Sphinx, pagename: str, templatename: str, context: dict
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    app.add_node(status)
+    app.add_node(status_tables)
     app.add_directive("status", Status)
     app.add_directive("citation", Citation)
     app.add_post_transform(FillStatus)
