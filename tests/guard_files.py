@@ -30,10 +30,8 @@ def problems(paths: Iterable[Path], root: Path = ROOT) -> list[str]:
             continue
         size = path.stat().st_size / 1e6
         if size > MEGABYTES and name not in MAY_BE_LARGE:
-            found.append(
-                f"{name} has {size:.1f} MB, more than {MEGABYTES:.0f}: history keeps it for ever. Smaller figures, fewer outputs, "
-                "or a link to where it lies."
-            )
+            told = "history keeps it for ever. Smaller figures, fewer outputs, or a link to where it lies."
+            found.append(f"{name} has {size:.1f} MB, more than {MEGABYTES:.0f}: {told}")
         if path.suffix in PLAIN and CONFLICT.search(path.read_bytes()):
             found.append(f"{name} has the marks of a merge in it (<<<<<<<, =======, >>>>>>>): finish the merge.")
     return found
