@@ -113,11 +113,9 @@
   /* --- what scrolls by itself can be scrolled with the keyboard --- */
 
   function scrollers() {
-    const boxes = document.querySelectorAll(
-      ".cell_output, .math-wrapper, div.math, .pst-scrollable-table-container, .highlight pre",
-    );
-    boxes.forEach((box) => {
-      if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
+    document.querySelectorAll("article div, article pre, article mjx-container").forEach((box) => {
+      if (box.scrollWidth <= box.clientWidth + 1 || box.tabIndex >= 0) return;
+      if (["auto", "scroll"].includes(getComputedStyle(box).overflowX)) box.tabIndex = 0;
     });
   }
 
@@ -128,6 +126,7 @@
 
   window.addEventListener("load", scrollers);
   window.addEventListener("resize", scrollers);
+  document.addEventListener("toggle", scrollers, true); // what was folded has no width before it is opened
 
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();
