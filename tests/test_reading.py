@@ -408,8 +408,8 @@ built = pytest.mark.skipif(not (HTML / "book/status.html").is_file(), reason="th
 @built
 def test_the_status_page_has_every_executed_page():
     text = soup(HTML / "book/status.html").get_text()
-    titles = {chapter: soup(HTML / f"book/{chapter}.html").title.get_text().split(" — ")[0].strip() for chapter in CHAPTERS}
-    assert [chapter for chapter, title in titles.items() if title not in text] == []
+    titles = {chapter: soup(HTML / f"book/{chapter}.html").title.get_text().split(" — ")[0] for chapter in CHAPTERS}
+    assert [chapter for chapter, title in titles.items() if re.sub(r"^\s*[\d.]+\s+", "", title).strip() not in text] == []
     assert "not known: these" not in text and "no: " not in text
 
 
