@@ -112,6 +112,8 @@ BAD: list[tuple[str, Callable[[dict[str, Any], dict[str, Any]], Any]]] = [
     ("fewer than three", lambda one, two: one["choices"].pop()),
     ("choice 2 has no because", lambda one, two: one["choices"][1].pop("because")),
     ("two choices have the same reason", lambda one, two: one["choices"][1].update(because="It is a.")),
+    ("choice 3 holds an equation or a link", lambda one, two: one["choices"][2].update(text="$c$")),
+    ("choice 3 holds an equation or a link", lambda one, two: one["choices"][2].update(text="a {term}`mask`")),
     ("two choices are the same", lambda one, two: one["choices"][1].update(text="a")),
     ("unknown key 'rigth'", lambda one, two: one["choices"][1].update(rigth=True)),
     ("unknown key 'hint'", lambda one, two: one.update(hint="x")),

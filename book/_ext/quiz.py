@@ -81,6 +81,10 @@ def of_choices(question: dict[str, Any]) -> list[str]:
         problems += [f"choice {number}: unknown key {key!r}" for key in sorted(set(choice) - {"text", "right", "because"})]
         problems += [f"choice {number} has no {key}" for key in ("text", "because") if not str(choice.get(key) or "").strip()]
     texts = [str(choice.get("text", "")).strip() for choice in choices]
+    # A choice is one thing to press; a link or an equation, with its menu, would be a second one inside of it.
+    problems += [
+        f"choice {n} holds an equation or a link" for n, text in enumerate(texts, 1) if re.search(r"\$|\]\(|\{\w+\}`", text)
+    ]
     reasons = [str(choice.get("because", "")).strip() for choice in choices]
     problems += ["two choices are the same"] * (len(set(texts)) < len(texts))
     return problems + ["two choices have the same reason"] * (len(set(reasons)) < len(reasons))
