@@ -273,7 +273,7 @@ def test_paper_holds_the_text_alone(browser, path, tmp_path):  # noqa: F811
             assert page.locator(f"{selector}:visible").count() == 0, selector
         ground = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
         assert ground in ("rgb(255, 255, 255)", "rgba(0, 0, 0, 0)")
-        assert page.evaluate("() => getComputedStyle(document.querySelector('article p')).color") == "rgb(0, 0, 0)"
+        assert page.evaluate("() => getComputedStyle(document.querySelector('article section > p')).color") == "rgb(0, 0, 0)"
         assert page.evaluate("() => document.querySelectorAll('article details.quiz-choice[open]').length") == 0
         link = page.evaluate("""() => { const link = document.querySelector('article a.reference.external[href^="http"]');
             return link && getComputedStyle(link, '::after').content; }""")
