@@ -368,6 +368,18 @@ def test_a_runnable_copy_installs_first_and_shows_nothing_stored(tmp_path):
     assert '"https://example.org/r", "abc123"' in first and "constraints.txt" in first
 
 
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_students_copy_holds_no_solution(tmp_path, chapter):
+    (path,) = reading.write_runnable(ROOT, tmp_path, [f"book/{chapter}"], "", "main", solutions=False)
+    original = json.loads((BOOK / f"{chapter}.ipynb").read_text(encoding="utf-8"))["cells"]
+    made = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    solved = [cell for cell in original if "solution" in cell["metadata"].get("tags", [])]
+    assert solved and len(made) == 1 + len(original) - len(solved)
+    text = "\n".join("".join(cell["source"]) for cell in made)
+    assert "{dropdown} Solution" not in text and not any("".join(cell["source"]) in text for cell in solved)
+    assert text.count("{dropdown} Hint") == sum("".join(cell["source"]).count("{dropdown} Hint") for cell in original)
+
+
 def run_install(folder: Path, url: str, path: str) -> subprocess.CompletedProcess[str]:
     """The installing cell in `folder`, with a `git` and a `pip` that only write down what they were told."""
     source = reading.INSTALL.format(url=url, revision="abc123").replace("sys.executable", f"'{path}/python'")
