@@ -23,7 +23,7 @@ book test outputs run lab: export OMP_WAIT_POLICY ?= PASSIVE
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install book test lab run train outputs check format constraints clean
+.PHONY: help install book test lab run train outputs check format constraints clean hooks links chapter
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1@\2/p' Makefile | awk -F@ '{printf "%-20s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ book: $(STAMP)  ## execute the chapters and build _build/html
 	@find helpers data constraints.txt -type f ! -name '*.pyc' -exec cksum {} + | sort >_build/inputs.new
 	@cmp -s _build/inputs.new _build/inputs || { echo "helpers, data or pins changed: every chapter is executed again"; rm -rf $(CACHE) _build/.doctrees; }
 	@mv _build/inputs.new _build/inputs
+	@find book/_ext -name '*.py' -exec cksum {} + | sort >_build/extensions.new
+	@cmp -s _build/extensions.new _build/extensions || rm -rf _build/.doctrees  # pages are read again, chapters need not run again
+	@mv _build/extensions.new _build/extensions
 	@rm -rf $(HTML)
 	@$(BIN)/jupyter-book build -n -W --keep-going . 2>&1 | grep --line-buffered -v 'IPKernelApp.*without encryption' | tee _build/book.log || { \
 	  rm -rf _build/.doctrees; echo; echo "==== make book FAILED. What was wrong:"; \
@@ -76,10 +79,12 @@ outputs: $(STAMP)  ## execute every chapter anew and store what it shows in its 
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \
 	  --ExecutePreprocessor.timeout=900 --ExecutePreprocessor.kernel_name=python3 $(or $(CHAPTER:%=book/%.ipynb),$(wildcard book/*.ipynb))
 
-check: $(STAMP)  ## lint, format check and types
+check: $(STAMP)  ## lint, format check, types, spelling and the size of files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy helpers
+	$(BIN)/codespell
+	$(BIN)/python tests/guard_files.py
 
 format: $(STAMP)  ## put the code into the one format
 	$(BIN)/ruff check --fix .
@@ -89,6 +94,20 @@ constraints: $(STAMP)  ## write constraints.txt from what is installed in .venv
 	@{ sed -n '/^#/p' constraints.txt; \
 	   $(BIN)/python -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' | grep -viE '^(nvidia|cuda|triton)' | sort -f; } >constraints.new
 	@mv constraints.new constraints.txt
+
+hooks: $(STAMP)  ## let git look at every commit as `make check` would, in seconds
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	$(BIN)/pre-commit install -c .github/pre-commit-config.yaml
+
+# Not in continuous integration: other people's servers are down now and then, and some turn away whoever is no browser.
+links: book  ## follow every link that leaves the book; _build/linkcheck/output.txt has all answers
+	@$(BIN)/jupyter-book build --builder linkcheck . >_build/links.log 2>&1 || true
+	@test -f _build/linkcheck/output.txt || { tail -n 20 _build/links.log; exit 1; }
+	@! grep -E '\[(broken|timeout)\]' _build/linkcheck/output.txt || { echo "Mend these, or say in _config.yml (linkcheck_ignore) why not."; exit 1; }
+
+chapter: $(STAMP)  ## begin a chapter that runs: make chapter NAME=07_my_topic TITLE="My topic"
+	@test -n "$(NAME)" || { echo 'Which chapter? As in: make chapter NAME=07_my_topic TITLE="My topic"' >&2; exit 1; }
+	$(BIN)/python book/new_chapter.py "$(NAME)" "$(or $(TITLE),$(NAME))" $(ARGS)
 
 clean:  ## remove what was built (.venv stays)
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache

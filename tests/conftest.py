@@ -15,6 +15,9 @@ GROUPS = {
     "test_architecture.py": "architecture (who may import whom)",
     "test_book.py": "book guards (notebooks, built pages, links)",
     "test_browser.py": "browser (pages without a network)",
+    "test_browser_reading.py": "browser (accessibility, quizzes, paper)",
+    "test_reading.py": "what helps a reader (quizzes, hints, status)",
+    "test_contributing.py": "what helps a contributor (template, hooks)",
     "test_notebooks.py": "chapters executed by papermill",
 }
 

@@ -17,7 +17,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 WORKFLOWS = {path.stem: path for path in sorted((ROOT / ".github/workflows").glob("*.yml"))}
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-WRITES = {"publish": {"pages", "id-token"}}  # the rights beyond reading that a workflow may ask for
+WRITES = {"publish": {"pages", "id-token", "contents"}}  # the rights beyond reading that a workflow may ask for
 
 
 def read(name: str) -> dict[str, Any]:
@@ -173,6 +173,16 @@ def test_pages_come_from_main_after_its_tests_only():
     ]
     assert build["steps"][0]["with"]["ref"] == "${{ github.event.workflow_run.head_sha }}"
     assert deploy["needs"] == "build" and deploy["environment"]["name"] == "github-pages"
+
+
+def test_only_the_branch_of_runnable_notebooks_is_written():
+    """`contents: write` is for one job, which checks nothing out and pushes to `run`, the branch that Colab's buttons open."""
+    jobs = read("publish")["jobs"]
+    assert [job for job, body in jobs.items() if body.get("permissions", {}).get("contents") == "write"] == ["notebooks"]
+    assert not any(step.get("uses", "").startswith("actions/checkout") for step in jobs["notebooks"]["steps"])
+    pushes = [line.strip() for run in shell_of(read("publish")) for line in run.splitlines() if "git push" in line]
+    assert len(pushes) == 1 and pushes[0].endswith(" run")
+    assert 'BRANCH = "run"' in (ROOT / "book/_ext/reading.py").read_text(encoding="utf-8")
 
 
 def test_the_gpu_run_offers_what_there_is_and_pushes_nothing():
