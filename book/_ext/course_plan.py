@@ -46,13 +46,21 @@ def hours(total: int) -> str:
 
 
 @cache
-def headings(page: str) -> dict[str, str]:
-    """The ids that Sphinx gives to the headings of a page of the book, and what the headings say."""
+def markdown(page: str) -> str:
+    """All Markdown of a page of the book."""
     path = next(path for path in (BOOK / f"{page}.ipynb", BOOK / f"{page}.md") if path.is_file())
     text = path.read_text(encoding="utf-8")
     cells = json.loads(text)["cells"] if path.suffix == ".ipynb" else [{"cell_type": "markdown", "source": text}]
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
-    return {make_id(title): title for source in sources for title in re.findall(r"^#{2,4} (.+)$", source, re.MULTILINE)}
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def headings(page: str) -> dict[str, str]:
+    """The ids that Sphinx gives to the headings of a page, and what the headings say."""
+    return {make_id(text): text for text in re.findall(r"^#{2,4} (.+)$", markdown(page), re.MULTILINE)}
+
+
+def heading_of(page: str) -> str:
+    return re.findall(r"^# (.+)$", markdown(page), re.MULTILINE)[0]
 
 
 def section(place: str) -> str:
@@ -61,23 +69,23 @@ def section(place: str) -> str:
     return link(page, heading, headings(page)[heading]) if heading else f"{{doc}}`../{page}`"
 
 
-def exercise(place: str) -> str:
-    """`04_scorecampp.2` as a link to that chapter's exercises."""
-    page, number = place.rsplit(".", 1)
-    return link(page, "exercises", number)
-
-
 def link(page: str, anchor: str, text: str) -> str:
     """A link from a page of book/teaching to a heading of another page."""
     return f'<a href="../{page}.html#{anchor}">{html.escape(text)}</a>'
 
 
 def by_chapter(places: list[str]) -> str:
-    """`04_scorecampp.1`, `04_scorecampp.2` as one entry a chapter."""
+    """`04_scorecampp.1`, `04_scorecampp.2` as one link to the exercises of that chapter."""
     found: dict[str, list[str]] = {}
     for place in places:
-        found.setdefault(place.rsplit(".", 1)[0], []).append(exercise(place))
-    return "; ".join(f"{{doc}}`../{page}` {', '.join(numbers)}" for page, numbers in found.items())
+        page, number = place.rsplit(".", 1)
+        found.setdefault(page, []).append(number)
+    return "; ".join(link(page, "exercises", f"{title(page)} {', '.join(numbers)}") for page, numbers in found.items())
+
+
+def title(page: str) -> str:
+    """The first words of a page's main heading, up to a colon."""
+    return heading_of(page).split(":")[0]
 
 
 def told(plan: dict[str, Any], audience: str = "instructor") -> str:
