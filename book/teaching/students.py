@@ -207,6 +207,8 @@ def marks_of(path: Path) -> list[str]:
         return [f"marked as a solution: {found[0]!r}"] if found else []
     if path.suffix not in (".html", ".md"):
         return []
+    if path.suffix == ".md" and (split_markdown(path.read_text(encoding="utf-8"))[1] or for_instructors(path)):
+        return ["it has a block for instructors, or is for them as a whole"]
     found = MARKS.search(path.read_text(encoding="utf-8", errors="replace"))
     return [f"marked as a solution: {found[0]!r}"] if found else []
 
@@ -224,5 +226,6 @@ def texts_of(path: Path) -> list[str]:
 
 
 def public_texts(folder: Path) -> list[str]:
-    """The texts of all files that students get as sources."""
-    return [text for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix in TEXTS for text in texts_of(path)]
+    """The words of all that students get as sources: what stands there is no secret. Tables of numbers have no words."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix in TEXTS - {".csv", ".js"})
+    return [text for path in paths for text in texts_of(path)]
