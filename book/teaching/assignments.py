@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ast
 import builtins
+import copy
 import json
 import re
 import symtable
@@ -132,11 +133,37 @@ def segments(source: str) -> list[tuple[ast.stmt, str]]:
 
 
 def statements(source: str) -> list[Statement]:
-    return [facts(node, text) for node, text in segments(source)]
+    return [facts(node) for node in ast.parse(source).body]
 
 
-def facts(node: ast.stmt, source: str) -> Statement:
-    table = symtable.symtable(source, "cell", "exec")
+def facts(node: ast.stmt) -> Statement:
+    """What a statement gives and takes. Of a loop or a branch: its head first, then each of its bodies in order."""
+    bodies = [part for name in ("body", "orelse", "finalbody") if isinstance(part := getattr(node, name, None), list) and part]
+    bodies += [handler.body for handler in getattr(node, "handlers", [])]
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)) or not bodies:
+        return simple(node)
+    head = simple(headless(node))
+    inner = [[facts(child) for child in body] for body in bodies]
+    found = [uses(body) for body in inner]
+    given = head.given.union(*(s.given for body in inner for s in body))
+    sure = head.sure.union(*(s.sure for s in inner[0])) if isinstance(node, ast.With) else set()
+    caught = {handler.name for handler in getattr(node, "handlers", [])}
+    now = head.now.union(*(now - head.given - caught for now, _ in found))
+    return Statement(given, sure, now, head.later.union(*(later for _, later in found)))
+
+
+def headless(node: ast.stmt) -> ast.stmt:
+    """A loop or a branch with nothing in it: what is left is its head."""
+    empty = copy.deepcopy(node)
+    for name in ("body", "orelse", "finalbody", "handlers"):
+        if getattr(empty, name, None):
+            setattr(empty, name, [ast.Pass()] if name in ("body", "finalbody") else [])
+    return ast.fix_missing_locations(ast.If(ast.Constant(True), [ast.Pass()], [])) if isinstance(node, ast.Try) else empty
+
+
+def simple(node: ast.stmt) -> Statement:
+    """The same for a statement without others inside, a function or a class."""
+    table = symtable.symtable(ast.unparse(node), "cell", "exec")
     given = {s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()}
     now = {s.get_name() for s in table.get_symbols() if s.is_referenced()}
     later: set[str] = set()
@@ -151,7 +178,7 @@ def facts(node: ast.stmt, source: str) -> Statement:
 
 def at_once(scope: symtable.SymbolTable) -> bool:
     """Does this scope run where it stands, as a comprehension and a class body do, and not when it is called?"""
-    return scope.get_name() in ("listcomp", "setcomp", "dictcomp", "genexpr") or scope.get_type() == "class"
+    return scope.get_name().strip("<>") in ("listcomp", "setcomp", "dictcomp", "genexpr") or scope.get_type() == "class"
 
 
 def globals_of(table: symtable.SymbolTable, called: bool) -> Iterator[tuple[str, bool]]:
@@ -272,7 +299,7 @@ def solved(exercise: Exercise, answer: Any) -> str:
     """The instructor's solution as code: what it rests on, and the answer."""
     line = f"{', '.join(exercise.names)} = {answer.right}"
     own = [source for source in (exercise.solution, answer.check) if source]
-    before = sliced([re.sub(r"^assert .*\n?", "", s, flags=re.MULTILINE) for s in own], line)
+    before = sliced(own, line)
     return f"{before}\n\n\n{line}".strip()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def split_markdown(text: str) -> tuple[str, list[str]]:
             i += 1
             continue
         end = end_of_block(lines, i, opening[1])
-        options = [line for line in lines[i + 1 : end] if line.lstrip().startswith(":") and not FENCE.match(line)]
+        options = takewhile(lambda line: re.match(r"\s*:[\w-]+:", line), lines[i + 1 : end])
         if is_hidden(opening[2], opening[3], options):
             hidden.append("\n".join(lines[i : end + 1]))
             i = end + 1
