@@ -566,7 +566,7 @@ def test_a_missing_name_is_found(cells, missing):
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_right_answers_pass_and_at_least_five_wrong_ones_do_not(chapter):
     nb = judging(chapter)
-    NotebookClient(nb, timeout=900, kernel_name="python3", resources={"metadata": {"path": BOOK}}).execute()
+    NotebookClient(nb, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(BOOK)}}).execute()
     verdicts = json.loads(nb.cells[-1].outputs[-1].text)
     assert set(verdicts) == {str(e.number) for e in EXERCISES[chapter]}
     for number, (right, wrong) in verdicts.items():

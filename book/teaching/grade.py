@@ -48,7 +48,7 @@ def graded(source: Any, submitted: Any, folder: Path) -> dict[str, float]:
     """Run a submission in `folder` and count."""
     whole = merged(source, submitted)
     NotebookClient(
-        whole, timeout=TIMEOUT, kernel_name="python3", allow_errors=True, resources={"metadata": {"path": folder}}
+        whole, timeout=TIMEOUT, kernel_name="python3", allow_errors=True, resources={"metadata": {"path": str(folder)}}
     ).execute()
     return points(whole)
 
