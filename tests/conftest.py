@@ -16,6 +16,7 @@ GROUPS = {
     "test_book.py": "book guards (notebooks, built pages, links)",
     "test_browser.py": "browser (pages without a network)",
     "test_notebooks.py": "chapters executed by papermill",
+    "test_teaching.py": "teaching (plans, assignments, slides, builds)",
 }
 
 

@@ -5,6 +5,7 @@ A guard is a function that returns one line for every problem; each is shown a b
 
 from __future__ import annotations
 
+import ast
 import copy
 import json
 import re
@@ -373,6 +374,30 @@ def test_every_exercise_is_read_from_its_chapter_and_has_an_answer(chapter):
         assert "{dropdown} Solution" not in whole.text and whole.text.startswith(f"**{e.number}.")
 
 
+def listed(source: str, name: str) -> int:
+    """How many items the lists and tuples have that some code gives to a name, or adds to it."""
+    if not name:
+        return 0
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.Assign, ast.AugAssign))]
+    mine = [
+        node for node in nodes if name in {t.id for t in ast.walk(node) if isinstance(t, ast.Name) and assignments.is_stored(t)}
+    ]
+    return sum(len(node.value.elts) for node in mine if isinstance(node.value, (ast.List, ast.Tuple)))
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_every_exercise_has_five_wrong_answers(chapter):
+    """That they are wrong is seen when they are run, below."""
+    for e in EXERCISES[chapter]:
+        answer = answers_of(chapter)[e.number]
+        assert len(set(answer.wrong)) + listed(e.solution, answer.known) >= 5, f"exercise {e.number}"
+
+
+def test_items_of_a_list_are_counted():
+    assert listed("wrong = [1, 2]\nwrong += [3]\nother = [4]", "wrong") == 3
+    assert listed("wrong = 1, 2", "wrong") == 2 and listed("x = [1]", "") == listed("x = [1]", "wrong") == 0
+
+
 def test_exercise_cells_that_cannot_be_taken_apart_are_refused():
     good = "my_x = None\n\n\ndef check_x(x):\n    return x == 1\n\n\nprint('right' if check_x(my_x) else 'no')"
     assert assignments.pieces(good)["call"] == "check_x(my_x)"
@@ -450,6 +475,14 @@ def test_an_assignment_is_a_sound_notebook_and_students_get_the_instructors_with
     for cell in release["cells"]:
         if cell["cell_type"] == "code":
             compile(cell["source"], cell["id"], "exec")
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_for_marks_that_count_no_check_is_shown(chapter):
+    source, release = (assignments.assignment(chapter, ANSWERS, source=which, hide=True) for which in (True, False))
+    assert [{**cell, "source": REGION.sub("", cell["source"])} for cell in source["cells"]] == release["cells"]
+    assert not any("def check_" in cell["source"] for cell in release["cells"])
+    assert sum("def check_" in cell["source"] for cell in source["cells"]) == len(EXERCISES[chapter])
 
 
 @pytest.mark.parametrize(

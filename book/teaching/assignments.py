@@ -2,6 +2,7 @@
 
     python book/teaching/assignments.py OUT             what students get: OUT/<chapter>/<chapter>.ipynb
     python book/teaching/assignments.py OUT --source    the instructor's: solutions and hidden checks, for nbgrader or grade.py
+    python book/teaching/assignments.py OUT --hide      no checks to see at all, for marks that count; with --source, too
 
 An assignment holds the exercises of one chapter and, before them, only those cells of the chapter on which they rest: which
 these are is found in the code. nbgrader is not needed to make, to solve or to mark one.
@@ -303,8 +304,8 @@ def solved(exercise: Exercise, answer: Any) -> str:
     return f"{before}\n\n\n{line}".strip()
 
 
-def assignment(chapter: str, answers: Sequence[Any], *, source: bool) -> dict[str, Any]:
-    """The assignment of one chapter; with `source` the instructor's, with solutions and hidden checks."""
+def assignment(chapter: str, answers: Sequence[Any], *, source: bool, hide: bool = False) -> dict[str, Any]:
+    """The assignment of one chapter; with `source` the instructor's, with solutions and hidden checks; `hide` hides them all."""
     of = {a.number: a for a in answers if a.chapter == chapter}
     exercises = [completed(e, of[e.number]) for e in exercises_of(chapter)]
     solutions = {e.number: solved(e, of[e.number]) for e in exercises}
@@ -317,7 +318,7 @@ def assignment(chapter: str, answers: Sequence[Any], *, source: bool) -> dict[st
         if source:
             blank += f"\n### BEGIN SOLUTION\n{solutions[e.number]}\n### END SOLUTION"
         cells.append(code(f"{key}-answer", blank, solution=True))
-        secret = bool(answer.check)  # the check holds the answer
+        secret = hide or bool(answer.check)  # a check that holds the answer is hidden in any case
         given = " and ".join(f"{name} is not None" for name in e.names)
         asked = f'assert {given}, "no answer yet"'
         judged = f'{e.check}\n\n\nassert {e.call}, "not yet"'
@@ -337,14 +338,15 @@ def heading(chapter: str, points: int) -> str:
     )
 
 
-def write(folder: Path, answers: Sequence[Any], *, source: bool) -> list[Path]:
+def write(folder: Path, answers: Sequence[Any], *, source: bool, hide: bool = False) -> list[Path]:
     """One folder for each chapter, as nbgrader has it."""
     paths = []
     for chapter in chapters():
         path = folder / chapter / f"{chapter}.ipynb"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(
-            json.dumps(assignment(chapter, answers, source=source), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+            json.dumps(assignment(chapter, answers, source=source, hide=hide), indent=1, ensure_ascii=False) + "\n",
+            encoding="utf-8",
         )
         paths.append(path)
     return paths
@@ -356,8 +358,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="where to write")
     parser.add_argument("--source", action="store_true", help="with solutions and hidden checks")
+    parser.add_argument("--hide", action="store_true", help="hide every check")
     args = parser.parse_args()
-    paths = write(args.out, ANSWERS, source=args.source)
+    paths = write(args.out, ANSWERS, source=args.source, hide=args.hide)
     if args.source:
         (args.out.parent / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
     print(f"{len(paths)} assignments in {args.out}")
