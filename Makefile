@@ -53,6 +53,7 @@ book: $(STAMP)  ## execute the chapters and build _build/html
 	@$(BIN)/jupyter-book build -n -W --keep-going . 2>&1 | grep --line-buffered -v 'IPKernelApp.*without encryption' | tee _build/book.log || { \
 	  rm -rf _build/.doctrees; echo; echo "==== make book FAILED. What was wrong:"; \
 	  sed -n -e '/WARNING: Executing notebook failed/,/\[mystnb.exec\]/p' -e '/\(WARNING\|ERROR\):/p' _build/book.log | uniq; exit 1; }
+	@$(BIN)/python book/teaching/slides.py $(HTML)/slides
 	@echo; echo "The book is built. Open file://$(CURDIR)/$(HTML)/index.html"
 
 test: book  ## build the book, then run every test, in the chapters too
@@ -74,6 +75,17 @@ bench: export OMP_NUM_THREADS ?= 1
 bench: $(STAMP)  ## time and memory beside other libraries and the floor; writes data/results/bench.csv
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[bench]"
 	$(BIN)/python book/bench.py $(ARGS)
+
+# Students get no solutions, in no file; instructors get them all. Neither runs a chapter: pages show what the notebooks have stored.
+.PHONY: student instructor bundle
+student: $(STAMP)  ## the book and the assignments for students, without solutions: _build/student
+	$(BIN)/python book/teaching/build.py student
+
+instructor: $(STAMP)  ## the same for instructors, with solutions and hidden checks: _build/instructor
+	$(BIN)/python book/teaching/build.py instructor
+
+bundle: $(STAMP)  ## all of it as one zip that opens without a network; AUDIENCE=instructor for the one with solutions
+	$(BIN)/python book/teaching/build.py $(or $(AUDIENCE),student) --bundle
 
 outputs: $(STAMP)  ## execute every chapter anew and store what it shows in its notebook
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \
