@@ -15,6 +15,7 @@ GROUPS = {
     "test_architecture.py": "architecture (who may import whom)",
     "test_book.py": "book guards (notebooks, built pages, links)",
     "test_browser.py": "browser (pages without a network)",
+    "test_live.py": "live page (the network in a browser)",
     "test_notebooks.py": "chapters executed by papermill",
 }
 
