@@ -289,7 +289,7 @@ def same_map(result: dict[str, Any], expected: torch.Tensor) -> None:
 @pytest.mark.browser
 def test_a_picture_is_read_to_the_last_bit_and_the_logits_are_those_of_torch(visit, net, image, chelsea):
     result = visit.take(chelsea)
-    assert np.array_equal(np.array(list(result["pixels"])).reshape(224, 224, 3), squashed(chelsea, 224))
+    assert np.array_equal(np.array(result["pixels"]).reshape(224, 224, 3), squashed(chelsea, 224))
     with torch.no_grad():
         logits = net(image[None])[0]
     assert np.abs(np.array(result["logits"]) - logits.numpy()).max() < TOLERANCE
@@ -390,10 +390,11 @@ def test_pictures_of_every_kind_are_read_as_helpers_read_them(visit, tmp_path):
     exif[0x0112] = 6  # to be turned a quarter
     photo.save(turned, quality=95, exif=exif)
     photo.resize((5000, 40)).save(wide)
-    for path, levels in ((grey, 0), (wide, 0), (clear, 2), (turned, 2)):
-        found = np.array(list(visit.take(path)["pixels"])).reshape(224, 224, 3)
-        assert np.abs(found - squashed(path, 224)).mean() <= levels / 2, path.name
-        assert np.abs(found - squashed(path, 224)).max() <= 4 * levels, path.name
+    # Without loss to the last bit; a browser rounds transparency once more, and its JPEG decoder is not Pillow's.
+    for path, mean, most in ((grey, 0, 0), (wide, 0, 0), (clear, 1, 8), (turned, 1, 24)):
+        found = np.array(visit.take(path)["pixels"]).reshape(224, 224, 3)
+        apart = np.abs(found - squashed(path, 224))
+        assert apart.mean() <= mean and apart.max() <= most, (path.name, apart.mean(), apart.max())
 
 
 @built
