@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 HTML := _build/html
 CACHE := _build/.jupyter_cache
+LIVE := book/_static/live/facts.js
 PROFILE ?= smoke
 TESTFLAGS ?=
 
@@ -39,9 +40,13 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 
 install: $(STAMP)  ## make .venv and install the pinned packages into it
 
+# The network that runs in the reader's browser, and its runtime, fetched once; see book/live_build.py.
+$(LIVE): book/live_build.py constraints.txt helpers/efficientnet_lite.py helpers/models.py helpers/data.py data/licenses/onnxruntime-web.md $(STAMP)
+	$(BIN)/python book/live_build.py
+
 # Neither the execution cache nor Sphinx's memory of the pages sees a change in the code, the data or the pins that the
 # chapters import. Sphinx also repeats no warning for a page that it has already read. So both are forgotten when they may be stale.
-book: $(STAMP)  ## execute the chapters and build _build/html
+book: $(STAMP) $(LIVE)  ## execute the chapters and build _build/html
 	@mkdir -p _build
 	@find helpers data constraints.txt -type f ! -name '*.pyc' -exec cksum {} + | sort >_build/inputs.new
 	@cmp -s _build/inputs.new _build/inputs || { echo "helpers, data or pins changed: every chapter is executed again"; rm -rf $(CACHE) _build/.doctrees; }
@@ -122,4 +127,4 @@ chapter: $(STAMP)  ## begin a chapter that runs: make chapter NAME=07_my_topic T
 	$(BIN)/python book/new_chapter.py "$(NAME)" "$(or $(TITLE),$(NAME))" $(ARGS)
 
 clean:  ## remove what was built (.venv stays)
-	rm -rf _build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf _build book/_static/live .pytest_cache .mypy_cache .ruff_cache
