@@ -344,7 +344,8 @@ def make(
 
 def reckoned(names: Sequence[str], net: models.Classifier) -> tuple[int, int]:
     """(maps, images through the network at most) of these photographs, from the passes that were counted for each method."""
-    counted = data.results("methods").query("network == @net.name").set_index("method")["forwards"]
+    table = data.results("methods")
+    counted = table[table["network"] == net.name].set_index("method")["forwards"]
     layers, n, passes = list(heights(net)), 0, 0
     for name in names:
         classes = classes_of(data.photo(name), net, net.preprocess(data.photo(name).picture))
