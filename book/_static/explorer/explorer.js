@@ -59,7 +59,7 @@
     for (let n = 1; n <= MOST; n++) {
       const panel = {};
       for (const key of KEYS) {
-        const value = said.get(n === 1 ? key : key + n);
+        const value = said.get(n === 1 ? key : key + "-" + n);
         if (value !== null) panel[key] = value;
       }
       if (n === 1 || Object.keys(panel).length) panels.push(panel);
@@ -78,7 +78,7 @@
     state.panels.forEach((panel, i) => {
       for (const key of KEYS) {
         const usual = key === "weights" ? "trained" : "";
-        if (panel[key] && panel[key] !== usual) said.set(i ? key + (i + 1) : key, panel[key]);
+        if (panel[key] && panel[key] !== usual) said.set(i ? key + "-" + (i + 1) : key, panel[key]);
       }
     });
     if (state.strength !== 65) said.set("strength", String(state.strength));
