@@ -15,6 +15,7 @@ GROUPS = {
     "test_architecture.py": "architecture (who may import whom)",
     "test_book.py": "book guards (notebooks, built pages, links)",
     "test_browser.py": "browser (pages without a network)",
+    "test_explorer_page.py": "browser (pages without a network)",
     "test_notebooks.py": "chapters executed by papermill",
 }
 

@@ -222,7 +222,7 @@
   const credit = make("p", { class: "sw-credit" });
   const photoSelect = make("select", { change: () => go({ photo: photoSelect.value, panels: forPhoto(photoSelect.value) }) });
   const strength = make("input", { type: "range", min: 0, max: 100, step: 5, input: () => setStrength(Number(strength.value)) });
-  const strengthOut = make("output", { class: "sw-output" });
+  const strengthOut = make("span", { class: "sw-output", "aria-hidden": "true" });
   const outline = make("input", { type: "checkbox", change: () => { state.outline = outline.checked; draw(); remember(); } });
   const add = make("button", { type: "button", click: () => addPanel() }, "Add a map");
   const grid = make("div", { class: "sw-grid" });
@@ -267,7 +267,11 @@
       note.textContent = changed.join(" ");
       if (shownOnce || changed.length) say([...changed, first || (other ? photo.title + "." : "")], 0);
       shownOnce = true;
-    }).catch((error) => { if (mine === turn) note.textContent = status.textContent = error.message; });
+    }).catch((error) => {
+      if (mine !== turn) return;
+      note.textContent = status.textContent = error.message;
+      if (state.photo) photoSelect.value = state.photo;
+    });
   }
 
   /** Say in words what a panel shows, after what else there is to say. */
@@ -464,7 +468,6 @@
 
   choices(photoSelect, book.photos.map((p) => ({ id: p.id, name: p.title })), book.photos[0].id);
   const strengthField = labelled("Strength of the map", strength);
-  strengthOut.setAttribute("for", strength.id);
   strengthField.append(strengthOut);
   const outlineField = labelled("Show the outline", outline);
   outlineField.classList.add("sw-check");
