@@ -205,11 +205,13 @@
   function settled(asked, changed) {
     const names = current.classes.map((c) => c.name);
     const panel = { method: asked.method, layer: asked.layer || "", class: asked.class, weights: asked.weights || "trained" };
-    const replaced = (what, value, by) => { if (value) changed.push("There is no " + what + " “" + value + "” here; showing " + by + "."); return by; };
+    const replaced = (what, value, by) => { if (value) changed.push("No " + what + " “" + value + "” here; showing " + by + "."); return by; };
     if (!METHODS.has(panel.method)) panel.method = replaced("method", panel.method, METHODS.has("grad-cam") ? "grad-cam" : book.methods[0].id);
     if (!names.includes(panel.class)) panel.class = replaced("class", panel.class, names[0]);
+    const usual = LAYERS.includes(asked.kept) ? asked.kept : LAYERS[LAYERS.length - 1];
     if (!METHODS.get(panel.method).layered) panel.layer = "";
-    else if (!LAYERS.includes(panel.layer)) panel.layer = replaced("layer", panel.layer, LAYERS[LAYERS.length - 1]);
+    else if (!LAYERS.includes(panel.layer)) panel.layer = replaced("layer", panel.layer, usual);
+    panel.kept = panel.layer || asked.kept; // for when a method with layers is chosen again
     if (panel.weights !== "trained" && panel.weights !== "shuffled") panel.weights = replaced("weights", panel.weights, "trained");
     if (!has(panel)) panel.weights = replaced("map with the weights", panel.weights === "trained" ? "" : panel.weights, "trained");
     return panel;
@@ -246,7 +248,7 @@
     const changed = [];
     let name = asked.photo || state.photo || book.photos[0].id;
     if (!book.photos.some((p) => p.id === name)) {
-      changed.push("There is no photograph “" + name + "” here; showing " + book.photos[0].title + ".");
+      changed.push("No photograph “" + name + "” here; showing " + book.photos[0].title + ".");
       name = book.photos[0].id;
     }
     if (!photos[name]) note.textContent = "Loading …";
@@ -448,8 +450,9 @@
       return some(wanted.map((method) => ({ method, class: state.panels[0].class })));
     } },
     { name: "four layers", panels: () => {
-      const first = state.panels[0], method = METHODS.get(first.method).layered ? first.method : "layer-cam";
-      return METHODS.has(method) ? some(LAYERS.slice(-MOST).map((layer) => ({ ...first, method, layer }))) : null;
+      const first = state.panels[0];
+      const method = [METHODS.get(first.method), METHODS.get("layer-cam"), ...book.methods].find((m) => m && m.layered);
+      return method ? some(LAYERS.slice(-MOST).map((layer) => ({ ...first, method: method.id, layer }))) : null;
     } },
     { name: "the classes", panels: () => {
       const first = state.panels[0];
