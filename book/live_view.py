@@ -157,7 +157,7 @@ class LiveView:
         self.strength = widgets.FloatSlider(0.65, min=0, max=1, step=0.05, description="Strength", readout_format=".0%", **label)
         self.run = widgets.Button(description="Explain", button_style="primary", icon="play")
         self.cancel = widgets.Button(description="Stop", icon="stop", disabled=True)
-        self.progress = widgets.IntProgress(0, 0, 1, description="Progress", **label)
+        self.progress = widgets.IntProgress(value=0, min=0, max=1, description="Progress", **label)
         self.count = widgets.HTML("")
         self.message = widgets.HTML("")
         self.image = widgets.Image(format="png", layout=widgets.Layout(width="min(28em, 95%)"))
