@@ -43,7 +43,7 @@ install: $(STAMP)  ## make .venv and install the pinned packages into it
 # chapters import. Sphinx also repeats no warning for a page that it has already read. So both are forgotten when they may be stale.
 book: $(STAMP)  ## execute the chapters and build _build/html
 	@mkdir -p _build
-	@find helpers data constraints.txt -type f ! -name '*.pyc' -exec cksum {} + | sort >_build/inputs.new
+	@find helpers data $(wildcard book/_static/explorer/photos) constraints.txt -type f ! -name '*.pyc' -exec cksum {} + | sort >_build/inputs.new
 	@cmp -s _build/inputs.new _build/inputs || { echo "helpers, data or pins changed: every chapter is executed again"; rm -rf $(CACHE) _build/.doctrees; }
 	@mv _build/inputs.new _build/inputs
 	@rm -rf $(HTML)
@@ -71,6 +71,11 @@ bench: export OMP_NUM_THREADS ?= 1
 bench: $(STAMP)  ## time and memory beside other libraries and the floor; writes data/results/bench.csv
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[bench]"
 	$(BIN)/python book/bench.py $(ARGS)
+
+# They are stored with the book: needed only after a change of a method. ARGS="--dry-run", "--photos chelsea coffee", "--fresh"
+.PHONY: explorer
+explorer: $(STAMP)  ## make the explorer's maps that are missing, in book/_static/explorer
+	$(BIN)/python book/explorer.py $(ARGS)
 
 outputs: $(STAMP)  ## execute every chapter anew and store what it shows in its notebook
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \

@@ -85,7 +85,7 @@ SHOWN: dict[str, Shown] = {
     "occlusion": Shown(MASKED, COARSE, shuffled=False),
     "RISE": Shown(MASKED, COARSE, shuffled=False, settings={"samples": 1000}, note="Here with 1,000 masks."),
     "SISE": Shown(MASKED, shuffled=False),
-    "Ada-SISE": Shown(MASKED, shuffled=False, note="Ada-SISE: only gradients above a threshold of their own count."),
+    "Ada-SISE": Shown(MASKED, shuffled=False, note="Ada-SISE: SISE with a threshold of its own for each layer's gradients."),
     "layer selection": Shown(MASKED, shuffled=False),
     "extremal perturbation": Shown(MASKED, shuffled=False),
     "edge detector": Shown(NOTHING, shuffled=False),
