@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from bs4 import BeautifulSoup
 from networks import Deep, Failing, Tiny, changes, classifier, made, snapshot
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from helpers import data, evaluation, models
 from helpers.core import to_unit
@@ -38,10 +38,27 @@ MEGABYTES, KILOBYTES = 6.0, 650.0  # of all files that the page may load, and of
 FEW = {name: explorer.SHOWN[name] for name in ("Grad-CAM", "guided backprop", "occlusion", "edge detector")}
 
 
+class Levels(nn.Module):
+    """Three resolutions, so three layers to choose from, and ReLUs only, which every method takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        kinds = ((3, 5, 1), (5, 7, 2), (7, 8, 2))
+        convolutions = [nn.Conv2d(a, b, 3, stride=stride, padding=1) for a, b, stride in kinds]
+        self.features = nn.Sequential(*(m for convolution in convolutions for m in (convolution, nn.ReLU())))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x).mean((2, 3)))
+
+
+def levels(seed: int = 0) -> models.Classifier:
+    return classifier(made(Levels, seed=seed, dtype=torch.float32), layer="features.5")
+
+
 @pytest.fixture
 def deep() -> models.Classifier:
-    """A network with several resolutions, so with several layers to choose from."""
-    return classifier(made(Deep, dtype=torch.float32), layer="features.3")
+    return levels()
 
 
 def drawn(name: str, shift: int = 0) -> Photo:
@@ -289,7 +306,7 @@ def test_a_run_that_was_stopped_goes_on(deep, tmp_path, monkeypatch):
 def test_other_weights_take_nothing_from_an_earlier_run(deep, tmp_path):
     built(deep, tmp_path, ("one",))
     path = tmp_path / "work/one.jsonl"
-    other = classifier(made(Deep, seed=1, dtype=torch.float32), layer="features.3")
+    other = levels(seed=1)
     assert explorer.kept(path, explorer.made_from(deep, drawn("one"), FEW))
     assert explorer.kept(path, explorer.made_from(other, drawn("one"), FEW)) == {}
     assert explorer.kept(path, explorer.made_from(deep, drawn("one", 1), FEW)) == {}
@@ -426,7 +443,7 @@ def png_of(picture: Image.Image) -> bytes:
 
 def test_it_explains(deep):
     view = live_view.LiveView(deep)
-    before = view.image.value
+    before = bytes(view.image.value)
     view.method.value, view.target.value = "LayerCAM", "class 2"
     view.layer.value = deep.block_layers[0]
     view.run.click()
@@ -434,7 +451,7 @@ def test_it_explains(deep):
     assert torch.equal(
         view.saliency, explorer.FUNCTIONS["LayerCAM"](deep, view.pixels_in, deep.index("class 2"), layer=deep.block_layers[0])
     )
-    assert view.image.value.startswith(b"\x89PNG") and view.image.value != before
+    assert bytes(view.image.value).startswith(b"\x89PNG") and bytes(view.image.value) != before
     assert "LayerCAM at" in view.says and "Brightest" in view.says
     assert not view.run.disabled and view.cancel.disabled and not view.busy
 
@@ -478,9 +495,9 @@ def test_stop_stops_at_once_and_leaves_the_network_as_it_was():
 @pytest.mark.parametrize("method", [name for name in explorer.SHOWN if explorer.SHOWN[name].family != explorer.NOTHING])
 def test_every_method_can_be_stopped_anywhere(method):
     """Stopped at its first images, later, and not at all: the network is as it was each time."""
-    net = classifier(made(Tiny, dtype=torch.float32))
+    net = levels()
     image = net.preprocess(drawn("one").picture)
-    before, stops, refused = snapshot(net), 0, ""
+    before, stops = snapshot(net), 0
     for last in (*range(6), 40, 10**9):
         passed = 0
 
@@ -495,10 +512,8 @@ def test_every_method_can_be_stopped_anywhere(method):
                 live_view.explained(net, image, method, "", "class 1")
         except live_view.Stopped:
             stops += 1
-        except (ValueError, TypeError) as error:  # this network is not for every method
-            refused = str(error)
         assert changes(before, snapshot(net)) == [], last
-    assert stops or refused
+    assert stops
 
 
 def test_another_question_stops_the_first():
@@ -571,8 +586,8 @@ def test_an_unknown_class_is_answered_with_names_like_it(deep):
     assert view.thread is None and "class 1" in view.says and 'role="alert"' in view.message.value
 
 
-def test_a_method_that_does_not_fit_says_why(deep):
-    view = live_view.LiveView(deep)
+def test_a_method_that_does_not_fit_says_why():
+    view = live_view.LiveView(classifier(made(Deep, dtype=torch.float32), layer="features.3"))
     view.method.value = "CAM"  # of a network with two linear layers
     view.run.click()
     view.wait(30)
@@ -602,10 +617,10 @@ def test_strength_draws_anew_and_computes_nothing(deep):
     view = live_view.LiveView(deep)
     view.run.click()
     view.wait(30)
-    before = view.image.value
+    before = bytes(view.image.value)
     with evaluation.counted(deep) as cost:
         view.strength.value = 0.2
-    assert view.image.value != before and cost.forwards == 0
+    assert bytes(view.image.value) != before and cost.forwards == 0
 
 
 def test_a_file_by_name(deep, tmp_path):

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import Deep, classifier, made
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 from test_browser import FLAGS, HTML, PROBLEMS, find_chromium, no_browser
-from test_explorer import BOOK, FEW, built, explorer, index_in
+from test_explorer import BOOK, FEW, built, explorer, index_in, levels
 
 from helpers.core import resize
 
@@ -43,7 +42,7 @@ def chromium() -> Iterator[Browser]:
 def site(tmp_path_factory) -> Path:
     """A book of one page: the explorer over two drawn pictures and a network with random weights."""
     folder = tmp_path_factory.mktemp("site")
-    out = built(classifier(made(Deep, dtype=torch.float32), layer="features.3"), folder / "made")
+    out = built(levels(), folder / "made")
     static = folder / "_static"
     shutil.copytree(out, static / "explorer")
     for name in ("explorer.js", "explorer.css"):
