@@ -284,7 +284,11 @@
 
   /** Keep the selection in the address, so that it can be copied; nothing is added to the history. */
   function remember() {
-    history.replaceState(null, "", linked(state));
+    try {
+      history.replaceState(null, "", linked(state));
+    } catch (error) {
+      // a browser that forbids it for this page: the address stays, all else works
+    }
   }
 
   // one panel
