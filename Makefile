@@ -48,7 +48,7 @@ $(LIVE): book/live_build.py constraints.txt helpers/efficientnet_lite.py helpers
 # chapters import. Sphinx also repeats no warning for a page that it has already read. So both are forgotten when they may be stale.
 book: $(STAMP) $(LIVE)  ## execute the chapters and build _build/html
 	@mkdir -p _build
-	@find helpers data constraints.txt -type f ! -name '*.pyc' -exec cksum {} + | sort >_build/inputs.new
+	@find helpers data $(wildcard book/_static/explorer/photos) constraints.txt -type f ! -name '*.pyc' -exec cksum {} + | sort >_build/inputs.new
 	@cmp -s _build/inputs.new _build/inputs || { echo "helpers, data or pins changed: every chapter is executed again"; rm -rf $(CACHE) _build/.doctrees; }
 	@mv _build/inputs.new _build/inputs
 	@find book/_ext -name '*.py' -exec cksum {} + | sort >_build/extensions.new
@@ -91,6 +91,11 @@ instructor: $(STAMP)  ## the same for instructors, with solutions and hidden che
 
 bundle: $(STAMP)  ## all of it as one zip that opens without a network; AUDIENCE=instructor for the one with solutions
 	$(BIN)/python book/teaching/build.py $(or $(AUDIENCE),student) --bundle
+
+# They are stored with the book: needed only after a change of a method. ARGS="--dry-run", "--photos chelsea coffee", "--fresh"
+.PHONY: explorer
+explorer: $(STAMP)  ## make the explorer's maps that are missing, in book/_static/explorer
+	$(BIN)/python book/explorer.py $(ARGS)
 
 outputs: $(STAMP)  ## execute every chapter anew and store what it shows in its notebook
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \
