@@ -77,6 +77,7 @@ def folded(module: nn.Module) -> list[tuple[dict[str, Any], str, Any]]:
             weight, bias = fuse_conv_bn_weights(
                 conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
             )  # fmt: skip
+        weight = weight.contiguous(memory_format=torch.channels_last)  # as the images are: else it is copied for each batch
         changes += [
             (conv._parameters, "weight", weight.requires_grad_(False)),
             (conv._parameters, "bias", bias.requires_grad_(False)),
