@@ -8,6 +8,7 @@ CACHE := _build/.jupyter_cache
 LIVE := book/_static/live/facts.js
 PROFILE ?= smoke
 TESTFLAGS ?=
+WORKERS ?= auto
 
 # The `python3` kernel of the notebooks is the one in .venv, whatever else is installed on the machine.
 export JUPYTER_PREFER_ENV_PATH := 1
@@ -61,8 +62,8 @@ book: $(STAMP) $(LIVE)  ## execute the chapters and build _build/html
 	@$(BIN)/python book/teaching/slides.py $(HTML)/slides
 	@echo; echo "The book is built. Open file://$(CURDIR)/$(HTML)/index.html"
 
-test: book  ## build the book, then run every test, in the chapters too
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --durations=10 tests book $(TESTFLAGS)
+test: book  ## build the book, then run every test, in the chapters too; WORKERS=1 for one process
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --durations=10 -n $(WORKERS) --dist loadfile tests book $(TESTFLAGS)
 
 lab: $(STAMP)  ## open the chapters in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/book

@@ -81,13 +81,18 @@ def chapters_of(profile: str, book: Path = BOOK) -> list[str]:
 def values_of(chapter: str, profile: str, given: Mapping[str, Any], book: Path = BOOK) -> dict[str, Any]:
     """What the chapter gets beyond its defaults: the profile's values, and `given` over them.
 
-    Errors: FileNotFoundError for an unknown chapter or profile, NameError and TypeError for parameters it does not have.
+    Errors: FileNotFoundError for an unknown chapter or profile, NameError and TypeError for parameters it does not have,
+    ValueError for a number of things or a batch below what there can be.
     """
     notebook = book / f"{chapter}.ipynb"
     if not notebook.is_file():
         raise FileNotFoundError(f"no chapter {chapter!r}; there are: {', '.join(sorted(p.stem for p in book.glob('*.ipynb')))}")
     values = profile_of(profile, chapter, book) | dict(given)
     check(values, defaults_of(notebook))
+    for name, value in values.items():
+        least = 1 if name == "BATCH_SIZE" else 0 if name.startswith("N_") else None
+        if least is not None and isinstance(value, int) and value < least:
+            raise ValueError(f"{name} is {value}; expected at least {least}")
     return values
 
 
@@ -288,7 +293,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--images-per-second", type=float, default=0, metavar="N", help="for the hours; measured if not given")
     parser.add_argument("--dry-run", action="store_true", help="check everything, print the cost, run nothing")
     options = parser.parse_args(arguments)
-    given = {name: yaml.safe_load(value) for name, value in options.given}
+    try:
+        given = {name: yaml.safe_load(value) for name, value in options.given}
+    except yaml.YAMLError as problem:
+        parser.error(f"a value of -p must be YAML, such as 3, true, [1, 2] or 'text': {problem}")
     if options.cluster:
         given["CLUSTER"] = options.cluster
     out = options.out or BOOK.parent / "_build" / "runs" / options.profile

@@ -273,18 +273,25 @@ def checked_image(net: Any, image: Tensor) -> Tensor:
 def first_logits_checked(net: Any, image: Tensor, target: int) -> Iterator[None]:
     """Check the first logits that come out of the network inside, and that they have the target; it takes no pass of its own.
 
-    Where no logits come, the network is called at the end. Errors: those of `checked_logits` and `checked_target`.
+    Where no logits come, or only in half precision, the network is called at the end. Errors: those of `checked_logits` and
+    `checked_target`.
     """
     seen: list[bool] = []
 
     def check(_module: Any, _images: Any, logits: Any) -> None:
-        if not seen:
+        rough = isinstance(logits, Tensor) and torch.is_autocast_enabled(logits.device.type)  # half precision overflows early
+        if not seen and not rough:
             seen.append(True)
             checked_target(finite_logits(logits)[0], target)
 
     hook = module_of(net).register_forward_hook(check)
     try:
-        yield
+        try:
+            yield
+        except IndexError:  # scores that were known already were asked for a class that is none
+            if not seen:
+                checked_logits(net, image)
+            raise
         if not seen:
             checked_logits(net, image)  # which calls the hook
     finally:

@@ -159,7 +159,8 @@ def scored(
                     raise ValueError(f"the network gives {len(logits)} rows of logits for {len(m)} images")
                 if not logits.isfinite().all():
                     bad = start + int((~logits.isfinite()).any(1).nonzero()[0])
-                    raise ValueError(f"masked copy {bad} of {N} gave logits with NaN or infinity")
+                    hint = "" if half is None else f' in {net.precision}: precision="float32" holds larger numbers'
+                    raise ValueError(f"masked copy {bad} of {N} gave logits with NaN or infinity{hint}")
                 parts.append(logits.clone())  # a network may put out a piece of its input, and that is overwritten
                 start += len(logits)
                 bar.update(len(logits))

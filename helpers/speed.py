@@ -28,7 +28,7 @@ PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.floa
 
 def half_of(net: Any) -> torch.dtype | None:
     """The half precision that a Classifier asks for, None for single. Errors: ValueError that lists what there is."""
-    name = getattr(net, "precision", "float32")
+    name = "float32" if isinstance(net, nn.Module) else getattr(net, "precision", "float32")  # a module's is the reader's own
     if name not in PRECISIONS:
         raise ValueError(f"precision is {name!r}; expected one of {', '.join(PRECISIONS)}")
     return PRECISIONS[name]
@@ -77,6 +77,7 @@ def folded(module: nn.Module) -> list[tuple[dict[str, Any], str, Any]]:
             weight, bias = fuse_conv_bn_weights(
                 conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
             )  # fmt: skip
+        weight = weight.contiguous(memory_format=torch.channels_last)  # as the images are: else it is copied for each batch
         changes += [
             (conv._parameters, "weight", weight.requires_grad_(False)),
             (conv._parameters, "bias", bias.requires_grad_(False)),
@@ -120,7 +121,8 @@ def foldable(module: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
 
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether a device said that it has no more memory."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    said = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")  # Linux, Windows, Metal, cuDNN
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in said)
 
 
 def best_batch(net: Any, image: Tensor, *, sizes: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256), rounds: int = 3) -> int:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))) > 1:  # pytest -n: each worker and its kernels get their share
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 os.environ["TQDM_DISABLE"] = "1"  # a progress bar would end up in the compared output of a cell
 os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this environment, not one of the user's
 

@@ -134,6 +134,25 @@ def test_a_dry_run_says_what_it_costs_and_runs_nothing(monkeypatch, capsys):
     assert "../data/results: up to" in said
 
 
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (("N_IMAGES", "-3"), "N_IMAGES is -3; expected at least 0"),
+        (("BATCH_SIZE", "0"), "BATCH_SIZE is 0; expected at least 1"),
+    ],
+)
+def test_numbers_that_nothing_can_have_are_refused_before_the_run(given, said, monkeypatch):
+    monkeypatch.setattr(runner, "run", lambda *_: pytest.fail("it ran"))
+    with pytest.raises(SystemExit, match=said):
+        runner.main(["04_scorecampp", "smoke", "-p", *given])
+
+
+def test_a_value_that_is_no_yaml_is_said_in_a_line(capsys):
+    with pytest.raises(SystemExit):
+        runner.main(["04_scorecampp", "smoke", "-p", "N_IMAGES", "[1, 2"])
+    assert "a value of -p must be YAML" in capsys.readouterr().err
+
+
 def test_all_runs_the_others_when_one_fails(monkeypatch, capsys):
     tried = []
     monkeypatch.setattr(

@@ -300,6 +300,36 @@ def test_an_unknown_precision_lists_what_there_is():
     assert models.load("slim_vgg16_scenes", precision="bfloat16").precision == "bfloat16"
 
 
+def test_the_precision_of_a_readers_own_module_is_not_ours():
+    net = made(Deep)
+    net.precision = 16  # bits of its weights, say
+    torch.testing.assert_close(masked_logits(net, image(), MASKS), loop(net, image(), MASKS))
+
+
+class Loud(Deep):
+    """Logits that float16 cannot hold."""
+
+    def forward(self, x):
+        weight = torch.ones(4, 3, 1, 1, dtype=x.dtype)
+        return 1e4 * (nn.functional.conv2d(x, weight).mean((2, 3)) + 100)
+
+
+def test_what_overflows_in_half_precision_only_names_the_copy_and_the_precision():
+    net = replace(classifier(made(Loud).float(), "features"), precision="float16")
+    x = image().float()
+    assert rise(replace(net, precision="float32"), x, 1, samples=MANY, score=logit).isfinite().all()
+    with pytest.raises(ValueError, match=r"masked copy 0 of 64 .* in float16: precision="):
+        rise(net, x, 1, samples=MANY, score=logit)
+
+
+def test_a_class_that_is_none_is_named_even_when_every_score_is_known():
+    net, x = made(Deep), image()
+    with shared():
+        rise(net, x, 1, samples=8)
+        with pytest.raises(ValueError, match="999"):
+            rise(net, x, 999, samples=8)
+
+
 # ---------------------------------------------------------------------------------------------------------- sharing
 
 
