@@ -82,7 +82,7 @@ def problems_of(browser: Browser, path: Path) -> list[str]:
         page.on("console", lambda message: problems.append(f"console: {message.text}") if message.type == "error" else None)
         page.on("pageerror", lambda error: problems.append(f"script error: {error}"))
         page.on("requestfailed", lambda request: problems.append(f"not loaded: {request.url} ({request.failure})"))
-        page.goto(path.as_uri(), wait_until="load")
+        page.goto(path.as_uri(), wait_until="load", timeout=60_000)
         page.evaluate(READY)
         problems += page.evaluate(PROBLEMS)
         page.set_viewport_size({"width": PHONE, "height": 900})

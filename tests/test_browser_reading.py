@@ -66,7 +66,7 @@ def opened(browser: Browser, where: Path | str, width: int = DESK, **context: An
         window.route("**/*", only_from_here)
         page = window.new_page()
         page.on("pageerror", lambda error: problems.append(f"script error: {error}"))
-        page.goto(address, wait_until="load")
+        page.goto(address, wait_until="load", timeout=60_000)
         if context.get("java_script_enabled", True):
             page.evaluate(READY)
         yield page

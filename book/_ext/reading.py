@@ -66,6 +66,11 @@ def add_hints(app: Sphinx, pagename: str, templatename: str, context: dict[str, 
         app.env.get_domain("math").data["has_equations"][pagename] = True
 
 
+def list_items(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+    """The entries of a bibliography are items of its list; the role that docutils writes is deprecated and counts as none."""
+    context["body"] = context.get("body", "").replace('role="doc-biblioentry"', 'role="listitem"')
+
+
 # --- the status page ---------------------------------------------------------------------------------------------------
 
 
@@ -301,6 +306,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", switch_on)
     app.connect("env-updated", status_pages)
     app.connect("html-page-context", add_hints, priority=400)  # before MathJax looks whether the page has equations
+    app.connect("html-page-context", list_items)
     app.connect("html-page-context", download_button, priority=900)  # after the theme has made its buttons
     app.connect("build-finished", copy_notebooks)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
