@@ -68,7 +68,8 @@ def add_hints(app: Sphinx, pagename: str, templatename: str, context: dict[str, 
 
 def list_items(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
     """The entries of a bibliography are items of its list; the role that docutils writes is deprecated and counts as none."""
-    context["body"] = context.get("body", "").replace('role="doc-biblioentry"', 'role="listitem"')
+    if "body" in context:
+        context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
 
 
 # --- the status page ---------------------------------------------------------------------------------------------------
