@@ -385,6 +385,8 @@ def test_paper_holds_the_text_alone(browser, path, tmp_path):  # noqa: F811
         ground = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
         assert ground in ("rgb(255, 255, 255)", "rgba(0, 0, 0, 0)")
         assert page.evaluate("() => getComputedStyle(document.querySelector('article section > p')).color") == "rgb(0, 0, 0)"
+        words = "() => [...document.querySelectorAll('article .highlight span')].map((word) => getComputedStyle(word).color)"
+        assert set(page.evaluate(words)) == {"rgb(0, 0, 0)"}, "code in the colours of a dark page"
         assert page.evaluate("() => document.querySelectorAll('article details.quiz-choice[open]').length") == 0
         link = page.evaluate("""() => { const link = document.querySelector('article a.reference.external[href^="http"]');
             return link && getComputedStyle(link, '::after').content; }""")
