@@ -388,7 +388,8 @@ def test_paper_holds_the_text_alone(browser, path, tmp_path):  # noqa: F811
         words = "() => [...document.querySelectorAll('article .highlight span')].map((word) => getComputedStyle(word).color)"
         assert set(page.evaluate(words)) == {"rgb(0, 0, 0)"}, "code in the colours of a dark page"
         assert page.evaluate("() => document.querySelectorAll('article details.quiz-choice[open]').length") == 0
-        link = page.evaluate("""() => { const link = document.querySelector('article a.reference.external[href^="http"]');
+        link = page.evaluate("""() => {
+            const link = document.querySelector('article a.reference.external[href^="http"]:not(#papers-of-this-chapter a)');
             return link && getComputedStyle(link, '::after').content; }""")
         assert link is None or "http" in json.dumps(link)
         page.pdf(path=str(tmp_path / "page.pdf"), format="A4")
