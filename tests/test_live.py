@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 from test_browser import FLAGS, HTML, PROBLEMS, REQUIRED, find_chromium, no_browser
+from test_browser_reading import findings
 
 from helpers import data, models
 from helpers.cam import cam, grad_cam
@@ -129,7 +130,7 @@ def test_without_the_runtime_the_page_is_built_and_says_so(tmp_path, monkeypatch
     assert facts["missing"] and "no network here" in capsys.readouterr().err
     assert "wasm" not in facts["files"] and {"model", *live_build.SAMPLES} <= set(facts["files"])
     assert (tmp_path / "live" / "facts.js").stat().st_mtime == 0
-    assert "MIT License" in (tmp_path / "live" / "NOTICE.md").read_text(encoding="utf-8")
+    assert "MIT License" in (tmp_path / "live" / "NOTICE.txt").read_text(encoding="utf-8")
 
 
 def test_samples_may_be_given_away():
@@ -189,10 +190,10 @@ def address() -> Iterator[str]:
 class Visit:
     """A page of its own, everything that it asked for, and everything that went wrong on it."""
 
-    def __init__(self, browser: Browser, url: str, width: int = 1280, local: tuple[str, ...] = LOCAL):
+    def __init__(self, browser: Browser, url: str, width: int = 1280, local: tuple[str, ...] = LOCAL, **more: Any):
         self.asked: list[str] = []
         self.problems: list[str] = []
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, service_workers="block")
+        self.context = browser.new_context(viewport={"width": width, "height": 900}, service_workers="block", **more)
         self.context.on("request", lambda request: self.asked.append(request.url))
         self.context.route(lambda asked: not asked.startswith(local), self.refuse)
         self.page = self.context.new_page()
@@ -504,6 +505,7 @@ def test_a_screen_reader_is_told_what_there_is(visit, net, chelsea):
     ]:  # fmt: skip
         assert role(what, name=re.compile(called)).count() >= 1, (what, called)
     assert visit.page.get_by_label("Choose a picture, or drop one here").count() == 1
+    assert findings(visit.page) == []
 
 
 @built
@@ -562,15 +564,16 @@ def test_it_works_from_the_disk(browser, net, image, chelsea):
 
 @built
 @pytest.mark.browser
-def test_it_fits_a_telephone(browser, address, chelsea):
+def test_it_fits_a_telephone_in_the_dark(browser, address, chelsea):
     facts()
-    here = Visit(browser, address, width=375)
+    here = Visit(browser, address, width=375, color_scheme="dark")
     try:
         here.load().take(chelsea)
         here.explain("cam")
         assert here.page.evaluate(PROBLEMS) == []
         low = [box["height"] for button in here.page.locator("#live button:visible").all() if (box := button.bounding_box())]
         assert min(low) >= 44  # a finger's width
+        assert findings(here.page) == []
     finally:
         here.close()
 

@@ -148,9 +148,10 @@ globalThis.seeingWhyLive = {
       complain(`The network could not be started (${error.message}). ${ADVICE}`);
       return;
     }
+    const left = [part("load"), document.body].includes(document.activeElement); // else the reader reads on: stay there
     enter("ready");
     say("The network is ready. Choose a picture.");
-    part("file").focus();
+    if (left) part("file").focus();
   }
 
   // ------------------------------------------------------------------------------------------------ the picture
