@@ -38,7 +38,8 @@ PAGE = HTML / "book" / "live.html"
 FACTS = HTML / "_static" / "live" / "facts.js"
 TOLERANCE = 1e-3  # of logits and probabilities as they are; of a map as a share of its largest value
 STRONGEST = 32  # feature maps in the test of Score-CAM
-PATIENCE = 180_000  # milliseconds for what the network computes on a slow machine
+COARSE = {"window": 64, "stride": 40}  # occlusion asks 25 times and not 169 times
+PATIENCE = 300_000  # milliseconds for what the network computes on a slow machine
 
 
 def script(name: str) -> Any:
@@ -131,6 +132,14 @@ def test_without_the_runtime_the_page_is_built_and_says_so(tmp_path, monkeypatch
     assert "wasm" not in facts["files"] and {"model", *live_build.SAMPLES} <= set(facts["files"])
     assert (tmp_path / "live" / "facts.js").stat().st_mtime == 0
     assert "MIT License" in (tmp_path / "live" / "NOTICE.txt").read_text(encoding="utf-8")
+
+
+def test_the_square_of_occlusion_is_that_of_helpers():
+    image = torch.rand(3, 224, 224, generator=torch.Generator().manual_seed(0))
+    means = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    by_default = occlusion(means, image, 0)
+    assert torch.equal(by_default, occlusion(means, image, 0, window=live_build.WINDOW, stride=live_build.STRIDE))
+    assert not torch.equal(by_default, occlusion(means, image, 0, **COARSE))
 
 
 def test_samples_may_be_given_away():
@@ -271,8 +280,9 @@ def chelsea(tmp_path_factory) -> Path:
 def visit(browser, address) -> Iterator[Visit]:
     """One page for the tests that only ask: the network is loaded once."""
     facts()
-    here = Visit(browser, address).load()
-    yield here
+    here = Visit(browser, address)
+    here.page.evaluate("coarse => { seeingWhyLiveFacts.occlusion = coarse; }", COARSE)
+    yield here.load()
     here.close()
 
 
@@ -321,10 +331,10 @@ def test_class_activation_maps_are_those_of_helpers(visit, net, image, chelsea, 
 def test_occlusion_is_that_of_helpers(visit, net, image, chelsea):
     visit.take(chelsea)
     result = visit.explain("occlusion")
-    expected = occlusion(net, image, result["target"])  # its default window and stride
+    expected = occlusion(net, image, result["target"], **COARSE)
     same_map(result, expected)
     fall, share = (f"{100 * float(x):.1f}" for x in (expected.max(), max(result["probabilities"])))
-    assert f"a grey square takes {fall} of its {share} points" in visit.said()  # the colours do not say how far it falls
+    assert f"a grey square takes {fall} of its {share} percentage points" in visit.said()  # which the colours do not say
 
 
 def of_strongest(net, image, target: int, count: int) -> torch.Tensor:

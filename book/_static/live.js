@@ -42,7 +42,7 @@ globalThis.seeingWhyLive = {
       : "Reload the page to try again.";
 
   const megabytes = (names) => names.reduce((sum, name) => sum + facts.files[name].characters, 0) / 1e6;
-  const points = (share) => (100 * share).toFixed(1); // percentage points
+  const points = (share) => (100 * share).toFixed(1);
   const percent = (share) => (share < 0.0005 ? "under 0.1 %" : `${(100 * share).toFixed(1)} %`);
 
   function duration(seconds) {
@@ -332,7 +332,8 @@ globalThis.seeingWhyLive = {
     paint();
     if (focused) part("canvas").scrollIntoView({ block: "nearest" }); // on a telephone it lies below the button
     const most = maths.extremes(map)[1];
-    const depth = method === "occlusion" && most > 0 ? ` There a grey square takes ${points(most)} of its ${points(probabilities[target])} points.` : "";
+    const fall = `${points(most)} of its ${points(probabilities[target])} percentage points`;
+    const depth = method === "occlusion" && most > 0 ? ` There a grey square takes ${fall}.` : "";
     const seen = `${what}. ${described(map)}${depth}`;
     part("canvas").setAttribute("aria-label", seen);
     part("about").textContent = seen;
