@@ -157,12 +157,14 @@ def fetched() -> bytes:
     """The npm package as npm stores it. Errors: OSError where it cannot be had."""
     if npm := shutil.which("npm"):
         with tempfile.TemporaryDirectory() as folder:
-            order = [npm, "pack", "--silent", f"{RUNTIME}@{VERSION}", "--pack-destination", folder]
+            # Without a network npm would wait for minutes.
+            hurry = ["--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-timeout=60000"]
+            order = [npm, "pack", "--loglevel=error", *hurry, f"{RUNTIME}@{VERSION}", "--pack-destination", folder]
             done = subprocess.run(order, capture_output=True, text=True, timeout=600)
             if done.returncode == 0:
                 return next(Path(folder).glob("*.tgz")).read_bytes()
             print(f"npm pack failed, trying without npm: {done.stderr.strip()[:200]}")
-    with urllib.request.urlopen(TARBALL, timeout=120) as answer:
+    with urllib.request.urlopen(TARBALL, timeout=60) as answer:
         return answer.read()
 
 
@@ -246,7 +248,7 @@ def build(folder: Path = OUT) -> dict:
     (folder / "facts.js").write_text(f"globalThis.seeingWhyLiveFacts = {json.dumps(facts)};\n", encoding="ascii")
     if missing:
         os.utime(folder / "facts.js", (0, 0))  # older than all it is made from: the next `make book` tries again
-    (folder / "NOTICE.md").write_text(notices(), encoding="utf-8")
+    (folder / "NOTICE.txt").write_text(notices(), encoding="utf-8")
     shutil.copyfile(ROOT / "book" / "_static" / "mathjax" / "LICENSE", folder / "LICENSE-APACHE-2.0.txt")
     return facts
 

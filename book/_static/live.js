@@ -42,6 +42,7 @@ globalThis.seeingWhyLive = {
       : "Reload the page to try again.";
 
   const megabytes = (names) => names.reduce((sum, name) => sum + facts.files[name].characters, 0) / 1e6;
+  const points = (share) => (100 * share).toFixed(1);
   const percent = (share) => (share < 0.0005 ? "under 0.1 %" : `${(100 * share).toFixed(1)} %`);
 
   function duration(seconds) {
@@ -127,6 +128,7 @@ globalThis.seeingWhyLive = {
     const total = megabytes(names);
     say(`Loading the network, ${total.toFixed(0)} MB.`);
     try {
+      startWorker(); // first: where it is forbidden nobody waits in vain
       let done = 0;
       const counted = (characters) => {
         done += characters / 1e6;
@@ -136,7 +138,6 @@ globalThis.seeingWhyLive = {
       const wasm = await bytesOf("wasm", counted);
       const model = await bytesOf("model", counted);
       progress(1, 1, "starting");
-      startWorker();
       const { side, mean, std, linear, batch, occlusion } = facts;
       const about = { side, mean, std, linear, batch, occlusion };
       const answer = await ask({ what: "load", runtime: new TextDecoder().decode(runtime), wasm, model, about }, [wasm, model]);
@@ -148,9 +149,10 @@ globalThis.seeingWhyLive = {
       complain(`The network could not be started (${error.message}). ${ADVICE}`);
       return;
     }
+    const left = [part("load"), document.body].includes(document.activeElement); // else the reader reads on: stay there
     enter("ready");
     say("The network is ready. Choose a picture.");
-    part("file").focus();
+    if (left) part("file").focus();
   }
 
   // ------------------------------------------------------------------------------------------------ the picture
@@ -322,13 +324,17 @@ globalThis.seeingWhyLive = {
     const focused = document.activeElement === part("cancel");
     const reached = part("counted").textContent;
     enter("classified");
-    if (focused) part("run").focus();
+    if (focused) part("run").focus({ preventScroll: true });
     if (answer.what === "cancelled") return say(`Stopped${reached && ` after ${reached}`}. ${map ? "The map before stays." : ""}`);
     if (answer.what === "failed") return complain(`${what} could not be computed (${answer.message}).`);
     map = answer.map;
     root.result = { ...root.result, method, target, map };
     paint();
-    const seen = `${what}. ${described(map)}`;
+    if (focused) part("canvas").scrollIntoView({ block: "nearest" }); // on a telephone it lies below the button
+    const most = maths.extremes(map)[1];
+    const fall = `${points(most)} of its ${points(probabilities[target])} percentage points`;
+    const depth = method === "occlusion" && most > 0 ? ` There a grey square takes ${fall}.` : "";
+    const seen = `${what}. ${described(map)}${depth}`;
     part("canvas").setAttribute("aria-label", seen);
     part("about").textContent = seen;
     say(`Done in ${answer.seconds.toFixed(1)} s. ${seen}`);

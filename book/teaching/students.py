@@ -41,7 +41,7 @@ TEXTS = {
     ".svg",
     ".xml",
 }
-LIBRARIES = ("_static/mathjax", "_static/reveal", "_static/vendor")  # other people's code, which holds no solution of ours
+LIBRARIES = ("_static/mathjax", "_static/reveal", "_static/vendor", "_static/live/")  # other people's work: no solution of ours
 
 Notebook = dict[str, Any]  # the JSON of a notebook, as it is on disk
 
