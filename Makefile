@@ -84,13 +84,13 @@ bench: $(STAMP)  ## time and memory beside other libraries and the floor; writes
 
 # Students get no solutions, in no file; instructors get them all. Neither runs a chapter: pages show what the notebooks have stored.
 .PHONY: student instructor bundle
-student: $(STAMP)  ## the book and the assignments for students, without solutions: _build/student
+student: $(STAMP) $(LIVE)  ## the book and the assignments for students, without solutions: _build/student
 	$(BIN)/python book/teaching/build.py student
 
-instructor: $(STAMP)  ## the same for instructors, with solutions and hidden checks: _build/instructor
+instructor: $(STAMP) $(LIVE)  ## the same for instructors, with solutions and hidden checks: _build/instructor
 	$(BIN)/python book/teaching/build.py instructor
 
-bundle: $(STAMP)  ## all of it as one zip that opens without a network; AUDIENCE=instructor for the one with solutions
+bundle: $(STAMP) $(LIVE)  ## all of it as one zip that opens without a network; AUDIENCE=instructor for the one with solutions
 	$(BIN)/python book/teaching/build.py $(or $(AUDIENCE),student) --bundle
 
 # They are stored with the book: needed only after a change of a method. ARGS="--dry-run", "--photos chelsea coffee", "--fresh"

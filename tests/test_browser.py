@@ -95,7 +95,7 @@ def test_page_is_whole_without_a_network(browser, path):
 
 
 @built
-@pytest.mark.parametrize("path", [p for p in PAGES if p.parent.name == "book"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [p for p in PAGES if p.parent.name in ("book", "teaching")], ids=lambda path: path.stem)
 def test_page_fits_a_telephone(browser, path):
     assert problems_of(browser, path, width=375) == []
 

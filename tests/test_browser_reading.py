@@ -15,7 +15,7 @@ from test_browser import HTML, PAGES, READY, browser, built  # noqa: F401  (brow
 
 pytestmark = pytest.mark.browser
 
-OURS = [path for path in PAGES if path.parent.name == "book"]
+OURS = [path for path in PAGES if path.parent.name in ("book", "teaching")]
 CHAPTERS = [path for path in OURS if path.stem[:2].isdigit() and not path.stem.startswith("00")]
 PHONE, DESK = 375, 1280
 

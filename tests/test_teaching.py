@@ -108,6 +108,20 @@ def test_a_notebook_loses_its_solutions_with_what_they_printed():
     assert students.split_notebook(nb)[1] == []
 
 
+@pytest.mark.parametrize("path", sorted((BOOK / "quizzes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_quiz_keeps_what_it_asks_and_loses_every_answer(path):
+    whole = yaml.safe_load(path.read_text(encoding="utf-8"))
+    text, hidden = students.split_quiz(path.read_text(encoding="utf-8"))
+    asked = yaml.safe_load(text)
+    assert [q["ask"] for q in asked] == [q["ask"] for q in whole]
+    assert [[c["text"] for c in q.get("choices", [])] for q in asked] == [
+        [c["text"] for c in q.get("choices", [])] for q in whole
+    ]
+    assert {key for q in asked for part in students.parts_of(q) for key in part} <= {"name", "ask", "several", "choices", "text"}
+    reasons = [part["because"] for q in whole for part in students.parts_of(q) if "because" in part]
+    assert len(reasons) > 10 and set(reasons) <= set(hidden)
+
+
 SECRET = "def shared(m): return m.double() / m.double().sum((1, 2), keepdim=True)"
 
 
@@ -181,6 +195,7 @@ def test_the_sources_for_students_hold_no_solution(student_copy):
     assert secrets.leaks(out) == []
     names = {path.relative_to(out / "course").as_posix() for path in (out / "course").rglob("*")}
     assert not any(name.endswith(".py") and name.startswith("book/teaching/") for name in names)
+    assert "because:" not in (out / "course/book/quizzes/05_sise.yaml").read_text(encoding="utf-8")
     assert "book/teaching/instructor.md" not in names and "book/teaching/discussion.md" in names
     assert not any(name.startswith(("tests/", ".git/")) for name in names)
 
@@ -773,6 +788,11 @@ def test_the_build_is_whole_and_students_find_no_solution(tmp_path, audience):
     chapter = (out / "html/book/05_sise.html").read_text(encoding="utf-8")
     assert "course-plan:" not in plan and course_plan.hours(8 * 90) in plan
     with_solutions = audience == "instructor"
+    quiz = yaml.safe_load((BOOK / "quizzes/05_sise.yaml").read_text(encoding="utf-8"))
+    reason = next(q["choices"][0]["because"] for q in quiz if "choices" in q)
+    assert quiz[1]["ask"] in chapter and (reason in chapter) is with_solutions
+    run = (out / "html/run/book/05_sise.ipynb").read_text(encoding="utf-8")
+    assert ("shared_out" in run) is with_solutions and "my_share" in run
     assert ("shared_out" in chapter) is with_solutions and ("To prepare" in plan) is with_solutions
     assert (out / "html/book/teaching/instructor.html").is_file() is with_solutions
     assert (out / "assignments/source").is_dir() is with_solutions

@@ -144,8 +144,8 @@ def deck(nb: dict[str, Any], chapter: str, *, solutions: bool = False) -> list[S
                 shown(sections, title).body += rendered(text)
             elif kind == "admonition":
                 box(sections, head, text)
-            elif kind == "prose":
-                sections[-1].slides[-1].notes.append(text)
+            elif kind in ("prose", "margin"):
+                sections[-1].slides[-1].notes.append(f"**{head}.** {text}" if head else text)
         if title == "Exercises":
             break
     sections.append(Section([Slide("Exercises", "", "section"), *(asked(e, solutions) for e in exercises_of(chapter))]))

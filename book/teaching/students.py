@@ -1,7 +1,7 @@
 """What students must not be given yet, taken out of the sources, and looked for in whatever is made of them.
 
-Hidden are cells tagged `solution`, dropdowns titled *Solution*, blocks of the class `instructor`, and whole pages whose front
-matter says `audience: instructor`. Everything else stays as it is, outputs too: nothing is run again.
+Hidden are cells tagged `solution`, dropdowns titled *Solution*, blocks of the class `instructor`, what a quiz says of its
+choices, and whole pages whose front matter says `audience: instructor`. Everything else stays, outputs too: nothing is run again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TEXTS = {
     ".svg",
     ".xml",
 }
-LIBRARIES = ("_static/mathjax", "_static/reveal", "_static/vendor")  # other people's code, which holds no solution of ours
+LIBRARIES = ("_static/mathjax", "_static/reveal", "_static/live")  # other people's code and weights: no solution of ours
 
 Notebook = dict[str, Any]  # the JSON of a notebook, as it is on disk
 
@@ -115,6 +115,23 @@ def split_notebook(nb: Notebook) -> tuple[Notebook, list[str]]:
         else:
             cells.append(cell)
     return {**nb, "cells": cells}, hidden
+
+
+def split_quiz(text: str) -> tuple[str, list[str]]:
+    """A quiz with its questions and choices only, and the reasons and numbers that were taken out."""
+    asked, hidden = [], []
+    for question in yaml.safe_load(text):
+        kept = {key: question[key] for key in ("name", "ask", "several") if key in question}
+        if "choices" in question:
+            kept["choices"] = [{"text": choice["text"]} for choice in question["choices"]]
+        asked.append(kept)
+        hidden += [str(part[key]) for part in parts_of(question) for key in ("because", "otherwise", "work") if key in part]
+    return yaml.safe_dump(asked, allow_unicode=True, sort_keys=False, width=1000), hidden
+
+
+def parts_of(question: dict[str, Any]) -> list[dict[str, Any]]:
+    """A question of a quiz, its choices and its wrong numbers: whatever has a reason."""
+    return [question, *question.get("choices", []), *question.get("wrong", [])]
 
 
 def printed(cell: dict[str, Any]) -> Iterator[str]:
