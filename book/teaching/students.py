@@ -26,6 +26,7 @@ MARKS = re.compile(
 RUN = 6  # so many words in a row that stand in a solution and nowhere else give it away
 TEXTS = {
     ".html",
+    ".bib",
     ".ipynb",
     ".md",
     ".py",
@@ -41,7 +42,8 @@ TEXTS = {
     ".svg",
     ".xml",
 }
-LIBRARIES = ("_static/mathjax", "_static/reveal", "_static/live")  # other people's code and weights: no solution of ours
+# Other people's code and weights, which hold no solution of ours.
+LIBRARIES = ("_static/mathjax", "_static/reveal", "_static/live", "_static/scripts")
 
 Notebook = dict[str, Any]  # the JSON of a notebook, as it is on disk
 
@@ -238,12 +240,12 @@ def texts_of(path: Path) -> list[str]:
         nb = json.loads(text)
         return [piece for cell in nb["cells"] for piece in (source_of(cell), *printed(cell), json.dumps(cell["metadata"]))]
     if path.suffix in (".html", ".svg", ".xml"):
-        page = BeautifulSoup(text, "html.parser")
+        page = BeautifulSoup(re.sub(r"<\?xml.*?\?>", "", text), "html.parser")
         return [page.get_text(""), page.get_text(" "), *(str(tag) for tag in page.find_all("script", src=False))]
     return [text]
 
 
 def public_texts(folder: Path) -> list[str]:
     """The words of all that students get as sources: what stands there is no secret. Tables of numbers have no words."""
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix in TEXTS - {".csv", ".js"})
-    return [text for path in paths for text in texts_of(path)]
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix in TEXTS - {".csv"})
+    return [text for path in paths if not any(library in path.as_posix() for library in LIBRARIES) for text in texts_of(path)]
