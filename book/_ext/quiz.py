@@ -271,15 +271,20 @@ class Quiz(SphinxDirective):
         return quiz_choice("", summary, *reasons, other, quiz_see(title=question["see"]))
 
 
+def plain(title: str) -> str:
+    """A heading as it is typed: Sphinx has turned its quotation marks into curly ones."""
+    return title.translate(str.maketrans("‘’“”", "''\"\""))
+
+
 def link_sections(app: Sphinx, doctree: nodes.document) -> None:
     """Turn every `quiz_see` into a link; a heading that is not there warns, and a warning fails the build."""
-    headings = {section.next_node(nodes.title).astext(): section["ids"][0] for section in doctree.findall(nodes.section)}
+    headings = {plain(section.next_node(nodes.title).astext()): section["ids"][0] for section in doctree.findall(nodes.section)}
     for node in list(doctree.findall(quiz_see)):
-        if node["title"] not in headings:
+        if plain(node["title"]) not in headings:
             logger.warning("quiz: no section %r in this page", node["title"], location=node)
             node.parent.remove(node)
             continue
-        link = nodes.reference("", node["title"], refid=headings[node["title"]], internal=True)
+        link = nodes.reference("", node["title"], refid=headings[plain(node["title"])], internal=True)
         node.replace_self(nodes.paragraph("", "See ", link, nodes.Text("."), classes=["quiz-see"]))
 
 

@@ -110,6 +110,16 @@
     window.addEventListener("resize", hide);
   }
 
+  /* --- what opens says what it opens: the theme names an arrow of the contents not at all, and all folded code alike --- */
+
+  function names() {
+    document.querySelectorAll("li.has-children > details > summary:not([aria-label])").forEach((summary) => {
+      const link = summary.closest("li").querySelector("a");
+      if (link) summary.setAttribute("aria-label", "Pages of: " + link.textContent.trim());
+    });
+    document.querySelectorAll("details.hide > summary[aria-label]").forEach((summary) => summary.removeAttribute("aria-label"));
+  }
+
   /* --- what scrolls by itself can be scrolled with the keyboard --- */
 
   function scrollers() {
@@ -122,6 +132,7 @@
   function start() {
     document.querySelectorAll(".quiz").forEach(quiz);
     hints();
+    names();
   }
 
   window.addEventListener("load", scrollers);
