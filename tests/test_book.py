@@ -471,7 +471,7 @@ def test_page(path, guard):
 
 
 @built
-@pytest.mark.parametrize("path", [p for p in PAGES if p.parent.name == "book"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [p for p in PAGES if p.parent.name in ("book", "teaching")], ids=lambda path: path.stem)
 def test_page_of_the_book_has_title_and_heading(path):
     assert page_outline(BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")) == []
 

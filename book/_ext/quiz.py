@@ -33,10 +33,10 @@ BUILDERS = ("latex", "text", "man", "texinfo")
 # --- what is in a file -------------------------------------------------------------------------------------------------
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """The questions of a file. Raises ValueError with all that is wrong with them."""
+def read(path: Path, *, answers: bool = True) -> list[dict[str, Any]]:
+    """The questions of a file. Raises ValueError with all that is wrong with them. A file for students may lack the answers."""
     questions = yaml.safe_load(path.read_text(encoding="utf-8"))
-    problems = problems_of(questions)
+    problems = problems_of(questions) if answers else []
     if problems:
         raise ValueError(f"{path.name}: " + "; ".join(problems))
     return questions
@@ -224,11 +224,11 @@ class Quiz(SphinxDirective):
         name = self.arguments[0]
         path = Path(self.env.doc2path(self.env.docname)).parent / "quizzes" / f"{name}.yaml"
         self.env.note_dependency(str(path))
+        self.answers = bool(self.config.quiz_answers)
         try:
-            questions = read(path)
+            questions = read(path, answers=self.answers)
         except (OSError, ValueError, yaml.YAMLError) as problem:
             raise self.error(f"quiz {name}: {problem}") from problem
-        self.answers = bool(self.config.quiz_answers)
         node = quiz(ids=[f"quiz-{name.replace('_', '-')}"], answers=self.answers, count=len(questions))
         node += [self.question(node["ids"][0], number, question) for number, question in enumerate(questions, 1)]
         return [node]

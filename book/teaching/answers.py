@@ -94,8 +94,8 @@ ANSWERS = [
 * **b** the same map with a colour scale of more contrast
 * **c** the probability that the network gives to the class *tumour*
 * **d** the maps of the same class on healthy scans of other people
-* **e** a second map by another method that reads the same layer
-* **f** the share of the map's energy that lies on the spot""",
+* **e** the same map, drawn larger and smoother
+* **f** the value of the map on the spot after all of it has been divided by its own peak""",
         **letters("glow", "acd"),
     ),
     Answer("02_gradual_extrapolation", 1, 2, "[4, 4 / 3, 0, 2 / 3]", ("[4, 2, 2, 1]", "[3, 2, 0, 2]"), known="wrong_answers"),
@@ -119,13 +119,14 @@ ANSWERS = [
         4,
         2,
         wrong=texts("a", "ac", "abc", "bde", "af", "", "abcdef"),
-        asked="""Which of these could show that the bright eyes and nose say nothing about the decision? Give their letters.
+        asked="""Which of these are controls: which could show that the eyes and the nose are bright whatever the network decided,
+or that it decides without them? Give their letters.
 
 * **a** Gradual Extrapolation of a constant map on the same picture
-* **b** Gradual Extrapolation through one level more
+* **b** Gradual Extrapolation of the same map through one level more
 * **c** what the network says of the picture with the eyes covered, and with all but the eyes covered
-* **d** the same figure for another puppy
-* **e** the map drawn with a higher threshold
+* **d** the mean of this map over the eyes and the nose, beside its mean over the ears and the body
+* **e** this map, drawn with a higher threshold
 * **f** an edge detector on the same picture""",
         **letters("controls", "acf"),
     ),
@@ -230,7 +231,8 @@ def check_mus(mus):
 * **a** how much energy a map made of the rejected feature maps has on the thing, beside one made of as many drawn at random
 * **b** how many feature maps are rejected
 * **c** how many seconds the rejection saves
-* **d** on pictures with several classes, how much of the rejected maps' energy lies on things of the *other* classes
+* **d** on pictures with several classes, how much energy a map made of the rejected ones has on things of the *other* classes,
+  beside one made of as many drawn at random
 * **e** whether SISE has a better insertion than RISE""",
         **letters("tests", "ad"),
     ),

@@ -32,7 +32,7 @@ import assignments  # noqa: E402
 import slides  # noqa: E402
 from answers import ANSWERS  # noqa: E402
 from myst import chapters  # noqa: E402
-from students import Secrets, for_instructors, public_texts, split_markdown, split_notebook, without_pages  # noqa: E402
+from students import Secrets, for_instructors, public_texts, split_markdown, split_notebook, split_quiz, without_pages  # noqa: E402
 
 WANTED = (
     "README.md",
@@ -80,6 +80,10 @@ def copied(out: Path, audience: str) -> list[str]:
             text, found = split_markdown(source.read_text(encoding="utf-8"))
             target.write_text(text, encoding="utf-8")
             hidden += found
+        elif audience == "student" and name.startswith("book/quizzes/"):
+            text, found = split_quiz(source.read_text(encoding="utf-8"))
+            target.write_text(text, encoding="utf-8")
+            hidden += found
         elif audience == "student" and name == f"{TOOLS}/plans.yaml":
             plans = yaml.safe_load(source.read_text(encoding="utf-8"))
             for session in (session for plan in plans["plans"] for session in plan["sessions"]):
@@ -95,7 +99,8 @@ def settings(out: Path, audience: str, left_out: set[str]) -> None:
     """The configuration of this build: nothing is run, no source is copied, and pages that are left out are not listed."""
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     config["execute"] = {"execute_notebooks": "off"}
-    config["sphinx"]["config"] |= {"audience": audience, "html_copy_source": False, "html_show_sourcelink": False}
+    shown = {"audience": audience, "quiz_answers": audience == "instructor"}
+    config["sphinx"]["config"] |= shown | {"html_copy_source": False, "html_show_sourcelink": False}
     toc = without_pages(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")), left_out)
     for name, value in (("_config.yml", config), ("_toc.yml", toc)):
         (out / name).write_text(yaml.safe_dump(value, allow_unicode=True, sort_keys=False), encoding="utf-8")

@@ -144,8 +144,8 @@ def deck(nb: dict[str, Any], chapter: str, *, solutions: bool = False) -> list[S
                 shown(sections, title).body += rendered(text)
             elif kind == "admonition":
                 box(sections, head, text)
-            elif kind == "prose":
-                sections[-1].slides[-1].notes.append(text)
+            elif kind in ("prose", "margin"):
+                sections[-1].slides[-1].notes.append(f"**{head}.** {text}" if head else text)
         if title == "Exercises":
             break
     sections.append(Section([Slide("Exercises", "", "section"), *(asked(e, solutions) for e in exercises_of(chapter))]))
@@ -207,9 +207,10 @@ PAGE = """<!DOCTYPE html>
 <script src="{static}/reveal/reveal.js"></script>
 <script src="{static}/reveal/notes.js"></script>
 <script>
+const phone = window.innerWidth < 700; // there the slides stand one below the other, narrower, so that they can be read
 Reveal.initialize({{
-  hash: true, width: 1280, height: 720, margin: 0.05, center: false, transition: "none", slideNumber: "c/t",
-  view: window.innerWidth < 700 ? "scroll" : null, plugins: [RevealNotes],
+  hash: true, width: phone ? 640 : 1280, height: phone ? 900 : 720, margin: 0.05, center: false, transition: "none",
+  slideNumber: "c/t", view: phone ? "scroll" : null, scrollLayout: "compact", scrollSnap: false, plugins: [RevealNotes],
 }});
 </script>
 </body>

@@ -1,7 +1,7 @@
 """What students must not be given yet, taken out of the sources, and looked for in whatever is made of them.
 
-Hidden are cells tagged `solution`, dropdowns titled *Solution*, blocks of the class `instructor`, and whole pages whose front
-matter says `audience: instructor`. Everything else stays as it is, outputs too: nothing is run again.
+Hidden are cells tagged `solution`, dropdowns titled *Solution*, blocks of the class `instructor`, what a quiz says of its
+choices, and whole pages whose front matter says `audience: instructor`. Everything else stays, outputs too: nothing is run again.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ MARKS = re.compile(
 RUN = 6  # so many words in a row that stand in a solution and nowhere else give it away
 TEXTS = {
     ".html",
+    ".bib",
     ".ipynb",
     ".md",
     ".py",
@@ -41,7 +42,8 @@ TEXTS = {
     ".svg",
     ".xml",
 }
-LIBRARIES = ("_static/mathjax", "_static/reveal", "_static/vendor", "_static/live/")  # other people's work: no solution of ours
+# Other people's code and weights, which hold no solution of ours.
+LIBRARIES = ("_static/mathjax", "_static/reveal", "_static/live/", "_static/scripts")
 
 Notebook = dict[str, Any]  # the JSON of a notebook, as it is on disk
 
@@ -115,6 +117,23 @@ def split_notebook(nb: Notebook) -> tuple[Notebook, list[str]]:
         else:
             cells.append(cell)
     return {**nb, "cells": cells}, hidden
+
+
+def split_quiz(text: str) -> tuple[str, list[str]]:
+    """A quiz with its questions and choices only, and the reasons and numbers that were taken out."""
+    asked, hidden = [], []
+    for question in yaml.safe_load(text):
+        kept = {key: question[key] for key in ("name", "ask", "several") if key in question}
+        if "choices" in question:
+            kept["choices"] = [{"text": choice["text"]} for choice in question["choices"]]
+        asked.append(kept)
+        hidden += [str(part[key]) for part in parts_of(question) for key in ("because", "otherwise", "work") if key in part]
+    return yaml.safe_dump(asked, allow_unicode=True, sort_keys=False, width=1000), hidden
+
+
+def parts_of(question: dict[str, Any]) -> list[dict[str, Any]]:
+    """A question of a quiz, its choices and its wrong numbers: whatever has a reason."""
+    return [question, *question.get("choices", []), *question.get("wrong", [])]
 
 
 def printed(cell: dict[str, Any]) -> Iterator[str]:
@@ -221,12 +240,12 @@ def texts_of(path: Path) -> list[str]:
         nb = json.loads(text)
         return [piece for cell in nb["cells"] for piece in (source_of(cell), *printed(cell), json.dumps(cell["metadata"]))]
     if path.suffix in (".html", ".svg", ".xml"):
-        page = BeautifulSoup(text, "html.parser")
+        page = BeautifulSoup(re.sub(r"<\?xml.*?\?>", "", text), "html.parser")
         return [page.get_text(""), page.get_text(" "), *(str(tag) for tag in page.find_all("script", src=False))]
     return [text]
 
 
 def public_texts(folder: Path) -> list[str]:
     """The words of all that students get as sources: what stands there is no secret. Tables of numbers have no words."""
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix in TEXTS - {".csv", ".js"})
-    return [text for path in paths for text in texts_of(path)]
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix in TEXTS - {".csv"})
+    return [text for path in paths if not any(library in path.as_posix() for library in LIBRARIES) for text in texts_of(path)]
