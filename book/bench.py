@@ -562,7 +562,7 @@ def by_pictures(case: Case, rounds: int, counts: Sequence[int] = (4, 8, 16, 32))
     return curve("pictures", case, runs, alternated(runs, rounds)[0])
 
 
-def by_workers(case: Case, rounds: int, shards: int = 6) -> pd.DataFrame:
+def by_workers(case: Case, rounds: int, shards: int = 24) -> pd.DataFrame:
     """`evaluate` in this process, with one Dask worker and with two, each with one thread; and what two processes gain at all.
 
     The last two rows are bare forward passes, one lot and two lots at once: what this machine gives to two processes.

@@ -77,11 +77,8 @@ def folded(module: nn.Module) -> list[tuple[dict[str, Any], str, Any]]:
             weight, bias = fuse_conv_bn_weights(
                 conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
             )  # fmt: skip
-        weight = weight.contiguous(memory_format=torch.channels_last)  # as the images are: else it is copied for each batch
-        changes += [
-            (conv._parameters, "weight", weight.requires_grad_(False)),
-            (conv._parameters, "bias", bias.requires_grad_(False)),
-        ]
+            as_images = weight.detach().contiguous(memory_format=torch.channels_last)  # else it is copied for each batch
+        changes += [(conv._parameters, "weight", as_images), (conv._parameters, "bias", bias.detach())]
         changes += [
             (m._modules, name, nn.Identity()) for m in module.modules() for name, child in m._modules.items() if child is norm
         ]

@@ -35,6 +35,12 @@ def group_of(nodeid: str) -> str:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each of several processes must give a test the same name."""
+    if changing := [item.nodeid for item in items if " at 0x" in item.nodeid]:
+        raise pytest.UsageError(f"a test's name holds a place in memory; pass ids=named (tests/networks.py): {changing[0]}")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     reasons: set[str] = set()

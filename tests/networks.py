@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import warnings
 from typing import Any
 
@@ -24,6 +25,13 @@ LIGHT: dict[str, dict[str, Any]] = {  # explainer -> settings that it cannot do 
     "rise": {"samples": 30},
     "extremal_perturbation": {"steps": 3},
 }
+
+
+def named(value: Any) -> str:
+    """The name of a test's case: what it is, without its place in memory, which is another one in each process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))
+
+
 torch.set_num_threads(1)  # on networks this small, threads only wait for each other
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from captum.attr import GuidedBackprop, GuidedGradCam
-from networks import Deep, classifier, image, made
+from networks import Deep, classifier, image, made, named
 from pytorch_grad_cam import GuidedBackpropReLUModel
 from torch import nn
 
@@ -186,7 +186,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize(
-    "method", [guided_gradient, guided_backprop, partial(guided_grad_cam, coarse=torch.ones(2, 2))], ids=repr
+    "method", [guided_gradient, guided_backprop, partial(guided_grad_cam, coarse=torch.ones(2, 2))], ids=named
 )
 def test_other_activations_cannot_be_guided_and_are_named(name, method):
     layers = (nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1), OTHERS[name], nn.Flatten(), nn.Linear(4 * 196, 4))

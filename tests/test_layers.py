@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import SIDE, Deep, Tiny, changes, classifier, image, made, snapshot
+from networks import SIDE, Deep, Tiny, changes, classifier, image, made, named, snapshot
 from torch import nn
 from torchvision.models import VisionTransformer
 
@@ -388,7 +388,7 @@ def test_a_relative_step_has_the_length_that_was_asked_for():
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"score": core.logit, "fill": 0.5}, {"normalise": partial(torch.softmax, dim=0)}], ids=str
+    "settings", [{}, {"score": core.logit, "fill": 0.5}, {"normalise": partial(torch.softmax, dim=0)}], ids=named
 )
 @pytest.mark.parametrize("kind", [Tiny, Deep])
 def test_score_cam_difference_with_the_features_themselves_is_score_cam(kind, settings):
@@ -424,7 +424,7 @@ def test_score_cam_difference_is_its_plain_loop(training, softmax):
 
 
 @pytest.mark.parametrize(
-    ("features", "passes"), [(activations, 1), (partial(differences, steps=3), 1 + 3 + 1), (linear_differences, 1 + 1)], ids=repr
+    ("features", "passes"), [(activations, 1), (partial(differences, steps=3), 1 + 3 + 1), (linear_differences, 1 + 1)], ids=named
 )
 def test_the_forward_passes_are_counted(features, passes):
     net, x, sizes = made(Deep), image(), []

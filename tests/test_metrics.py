@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from networks import Deep, changes, classifier, image, made, snapshot
+from networks import Deep, changes, classifier, image, made, named, snapshot
 from PIL import Image
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.signal import convolve2d
@@ -272,7 +272,7 @@ def test_steps_are_as_even_as_whole_pixels_allow(steps):
 
 
 @pytest.mark.parametrize("curve", [metrics.insertion, metrics.deletion])
-@pytest.mark.parametrize("settings", [{}, {"steps": 3}, {"step_px": 5}, {"fill": metrics.blur}, {"fill": -1.0}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"steps": 3}, {"step_px": 5}, {"fill": metrics.blur}, {"fill": -1.0}], ids=named)
 def test_a_constant_model_has_its_constant_as_area(curve, settings):
     class Constant(nn.Module):
         def forward(self, x):

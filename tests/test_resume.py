@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from networks import Deep, Tiny, classifier, image, made
+from networks import Deep, Tiny, classifier, image, made, named
 
 from helpers import data, evaluation, metrics, models
 from helpers.cam import grad_cam, layer_cam
@@ -366,7 +366,7 @@ def test_another_setting_has_another_description(what):
     lambda: adding(1), lambda: adding(torch.ones(2)), lambda: Adding(3), lambda: Plain({"a", "b"}), lambda: made(),
     lambda: partial(summing, power=2.0, weights=[1, {"a": 2}]), lambda: of_notebook("x[0]"), lambda: of_notebook("explain"),
     lambda: Plain(object()), counting,
-], ids=str)  # fmt: skip
+], ids=named)  # fmt: skip
 def test_the_same_made_twice_has_one_description(make):
     one, other = make(), make()
     assert one is not other and describe(one) == describe(other)

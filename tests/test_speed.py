@@ -310,8 +310,7 @@ class Loud(Deep):
     """Logits that float16 cannot hold."""
 
     def forward(self, x):
-        weight = torch.ones(4, 3, 1, 1, dtype=x.dtype)
-        return 1e4 * (nn.functional.conv2d(x, weight).mean((2, 3)) + 100)
+        return 1e4 * (super().forward(x) + 100)
 
 
 def test_what_overflows_in_half_precision_only_names_the_copy_and_the_precision():
