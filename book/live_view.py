@@ -14,6 +14,7 @@ import html
 import io
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -299,12 +300,12 @@ class LiveView:
 
     def draw(self) -> None:
         """The picture, or the last map over it."""
-        pixels = self.net.pixels(self.pixels_in)
-        if self.saliency is None:
-            figure = still(pixels, None, self.current.title or self.current.name)
-        else:
-            figure = still(pixels, self.saliency, self.title(), outline=self.outline(), strength=self.strength.value)
-        self.image.value = png(figure)
+        blank = self.saliency is None
+        title = (self.current.title or self.current.name) if blank else self.title()
+        outline = None if blank else self.outline()
+        lines = textwrap.fill(title, 42)
+        figure = still(self.net.pixels(self.pixels_in), self.saliency, lines, outline=outline, strength=self.strength.value)
+        self.image.value, self.image.tooltip = png(figure), title
 
     def say(self, text: str, *, problem: bool = False) -> None:
         """A message for everybody: names from files are escaped, and a screen reader is told."""

@@ -122,7 +122,7 @@ def pixels(page: Page, i: int = 0) -> np.ndarray:
 
 
 def in_words(share: float) -> str:
-    return f"{math.floor(100 * share + 0.5)} %"
+    return f"{math.floor(100 * share + 0.5)}%"
 
 
 def stored(site: Path, name: str) -> dict[str, Any]:
@@ -457,9 +457,9 @@ def test_the_scripts_arithmetic_alone(chromium, site):
         }""")
         assert words[:2] == ["This map was not made.", "A blank map: why."]
         assert words[2].endswith(
-            "inside the outline. 40 % of the map lies inside the outline of cup, which covers 10 % of the picture."
+            "inside the outline. 40% of the map lies inside the outline of cup, which covers 10% of the picture."
         )
-        assert "Nobody has outlined dog" in words[3] and "40 % of the map lies on cup" in words[3]
+        assert "Nobody has outlined dog" in words[3] and "40% of the map lies on cup" in words[3]
         assert "It knows nothing of the class" in words[4]
         row = page.evaluate("() => Array.from(SeeingWhyExplorer.enlarge(new Uint8Array([0, 255, 0, 255]), 2, 4)).slice(0, 4)")
         assert row == [0, 0.25, 0.75, 1]
