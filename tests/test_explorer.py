@@ -158,10 +158,13 @@ def test_what_speaks_against_a_class_is_left_out():
 
 
 @pytest.mark.parametrize(
-    "saliency", [torch.zeros(4, 4), -torch.rand(4, 4) - 1, torch.ones(4, 4)], ids=["0", "negative", "constant"]
+    ("saliency", "why"),
+    [(torch.zeros(4, 4), "nowhere above zero"), (-torch.rand(4, 4) - 1, "nowhere above zero"), (torch.ones(4, 4), "everywhere")],
+    ids=["0", "negative", "constant"],
 )
-def test_a_blank_map_is_said_to_be_blank(saliency):
-    assert list(explorer.packed(saliency, 2, [torch.ones(4, 4)])) == ["blank"]
+def test_a_blank_map_says_why_it_is_blank(saliency, why):
+    (said,) = explorer.packed(saliency, 2, [torch.ones(4, 4)]).items()
+    assert said[0] == "blank" and why in said[1]
 
 
 def test_outlines_are_shares_of_the_picture():
