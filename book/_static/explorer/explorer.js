@@ -455,7 +455,7 @@
     } },
     { name: "four layers", panels: () => {
       const first = state.panels[0];
-      const method = [METHODS.get(first.method), METHODS.get("layer-cam"), ...book.methods].find((m) => m && m.layered);
+      const method = [METHODS.get(first.method), METHODS.get("layercam"), ...book.methods].find((m) => m && m.layered);
       return method ? some(LAYERS.slice(-MOST).map((layer) => ({ ...first, method: method.id, layer }))) : null;
     } },
     { name: "the classes", panels: () => {
