@@ -174,9 +174,12 @@ def packed(saliency: Tensor, side: int, truths: Sequence[Tensor]) -> dict[str, A
     peak: the first highest pixel as shares of width and height; inside: `metrics.energy_inside` of each truth `[H, W]`; hit:
     whether the peak lies in it. A map without positive values, or a constant one, is blank.
     """
-    values = to_unit(saliency.detach().cpu().double().relu())
+    positive = saliency.detach().cpu().double().relu()
+    if not positive.any():
+        return {"blank": "it is nowhere above zero, so nothing speaks for the class"}
+    values = to_unit(positive)
     if not values.any():
-        return {"blank": "the map is the same everywhere"}
+        return {"blank": "it is the same everywhere"}
     small = F.adaptive_avg_pool2d(values[None, None], side)[0, 0]  # [side, side]
     (H, W), (y, x) = values.shape, divmod(int(values.argmax()), values.shape[1])
     return {

@@ -14,6 +14,7 @@ import html
 import io
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -160,7 +161,7 @@ class LiveView:
         self.progress = widgets.IntProgress(value=0, min=0, max=1, description="Progress", **label)
         self.count = widgets.HTML("")
         self.message = widgets.HTML("")
-        self.image = widgets.Image(format="png", layout=widgets.Layout(width="min(28em, 95%)"))
+        self.image = widgets.HTML("")  # an img: widgets.Image takes no alternative text
         self.box = widgets.VBox([
             widgets.HBox([self.photo, self.upload], layout=widgets.Layout(flex_flow="row wrap")),
             *(self.method, self.layer, self.target, self.strength),
@@ -285,7 +286,8 @@ class LiveView:
         else:
             self.saliency, self.asked = saliency, (method, layer, name)
             self.progress.value = self.progress.max
-            self.count.value = f"{passed:,} images through the network, {time.monotonic() - began:.1f} s"
+            many = "image" if passed == 1 else "images"
+            self.count.value = f"{passed:,} {many} through the network, {time.monotonic() - began:.1f} s"
             self.draw()
             self.say(f"{self.title()}. {words(saliency, self.outline(), name)}")
         self.run.disabled, self.cancel.disabled = False, True
@@ -299,12 +301,13 @@ class LiveView:
 
     def draw(self) -> None:
         """The picture, or the last map over it."""
-        pixels = self.net.pixels(self.pixels_in)
-        if self.saliency is None:
-            figure = still(pixels, None, self.current.title or self.current.name)
-        else:
-            figure = still(pixels, self.saliency, self.title(), outline=self.outline(), strength=self.strength.value)
-        self.image.value = png(figure)
+        blank = self.saliency is None
+        title = (self.current.title or self.current.name) if blank else self.title()
+        outline = None if blank else self.outline()
+        lines = textwrap.fill(title, 42)
+        figure = still(self.net.pixels(self.pixels_in), self.saliency, lines, outline=outline, strength=self.strength.value)
+        source = explorer.encoded(png(figure))
+        self.image.value = f'<img src="data:image/png;base64,{source}" alt="{html.escape(title)}" style="width: min(28em, 95%)">'
 
     def say(self, text: str, *, problem: bool = False) -> None:
         """A message for everybody: names from files are escaped, and a screen reader is told."""

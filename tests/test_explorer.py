@@ -158,10 +158,13 @@ def test_what_speaks_against_a_class_is_left_out():
 
 
 @pytest.mark.parametrize(
-    "saliency", [torch.zeros(4, 4), -torch.rand(4, 4) - 1, torch.ones(4, 4)], ids=["0", "negative", "constant"]
+    ("saliency", "why"),
+    [(torch.zeros(4, 4), "nowhere above zero"), (-torch.rand(4, 4) - 1, "nowhere above zero"), (torch.ones(4, 4), "everywhere")],
+    ids=["0", "negative", "constant"],
 )
-def test_a_blank_map_is_said_to_be_blank(saliency):
-    assert list(explorer.packed(saliency, 2, [torch.ones(4, 4)])) == ["blank"]
+def test_a_blank_map_says_why_it_is_blank(saliency, why):
+    (said,) = explorer.packed(saliency, 2, [torch.ones(4, 4)]).items()
+    assert said[0] == "blank" and why in said[1]
 
 
 def test_outlines_are_shares_of_the_picture():
@@ -384,7 +387,7 @@ def markup() -> BeautifulSoup:
 def test_the_page_loads_files_that_are_there():
     links = [tag.get("src") or tag.get("href") for tag in markup().find_all(["script", "link"])]
     assert len(links) == 3
-    assert [link for link in links if not (BOOK / link).resolve().is_file()] == []
+    assert [link for link in links if not (BOOK / link.removeprefix("../")).is_file()] == []
 
 
 def test_the_pages_questions_can_be_shown():
@@ -443,7 +446,7 @@ def png_of(picture: Image.Image) -> bytes:
 
 def test_it_explains(deep):
     view = live_view.LiveView(deep)
-    before = bytes(view.image.value)
+    before = view.image.value
     view.method.value, view.target.value = "LayerCAM", "class 2"
     view.layer.value = deep.block_layers[0]
     view.run.click()
@@ -451,7 +454,7 @@ def test_it_explains(deep):
     assert torch.equal(
         view.saliency, explorer.FUNCTIONS["LayerCAM"](deep, view.pixels_in, deep.index("class 2"), layer=deep.block_layers[0])
     )
-    assert bytes(view.image.value).startswith(b"\x89PNG") and bytes(view.image.value) != before
+    assert 'alt="LayerCAM at features.1, asked for class 2"' in view.image.value and view.image.value != before
     assert "LayerCAM at" in view.says and "Brightest" in view.says
     assert not view.run.disabled and view.cancel.disabled and not view.busy
 
@@ -617,10 +620,10 @@ def test_strength_draws_anew_and_computes_nothing(deep):
     view = live_view.LiveView(deep)
     view.run.click()
     view.wait(30)
-    before = bytes(view.image.value)
+    before = view.image.value
     with evaluation.counted(deep) as cost:
         view.strength.value = 0.2
-    assert bytes(view.image.value) != before and cost.forwards == 0
+    assert view.image.value != before and cost.forwards == 0
 
 
 def test_a_file_by_name(deep, tmp_path):

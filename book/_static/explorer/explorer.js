@@ -86,7 +86,7 @@
     return "#" + said;
   }
 
-  const percent = (share) => Math.round(100 * share) + " %";
+  const percent = (share) => Math.round(100 * share) + "%";
 
   /** What a map shows, in words. entry: of the file; outlined: names of the classes with an outline; areas: their shares. */
   function words(entry, outlined, areas, name) {
@@ -379,7 +379,7 @@
     photoSelect.value = state.photo;
     strength.value = state.strength;
     strength.setAttribute("aria-valuetext", state.strength === 0 ? "the photograph alone" : state.strength === 100 ? "the map alone" : state.strength + " percent map");
-    strengthOut.textContent = state.strength + " %";
+    strengthOut.textContent = state.strength + "%";
     outline.checked = state.outline;
     add.disabled = state.panels.length >= MOST;
     for (const preset of presets) preset.button.disabled = !preset.panels();
@@ -455,7 +455,7 @@
     } },
     { name: "four layers", panels: () => {
       const first = state.panels[0];
-      const method = [METHODS.get(first.method), METHODS.get("layer-cam"), ...book.methods].find((m) => m && m.layered);
+      const method = [METHODS.get(first.method), METHODS.get("layercam"), ...book.methods].find((m) => m && m.layered);
       return method ? some(LAYERS.slice(-MOST).map((layer) => ({ ...first, method: method.id, layer }))) : null;
     } },
     { name: "the classes", panels: () => {
