@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import csv
 import json
 import re
 import subprocess
@@ -542,6 +543,51 @@ def test_points_are_given_for_checks_that_ran_without_an_error():
     assert list(grade.points(nb).values()) == [0.0, 0.0, *(float(cell.metadata.nbgrader.points) for cell in checks[2:])]
 
 
+def small_assignment(*answers: str) -> Any:
+    """Exercises 1, 2, …: each asks for the number 1, and needs no package."""
+    cells = [assignments.code("setup-1", "one = 1")]
+    for n, answer in enumerate(answers, 1):
+        cells.append(assignments.code(f"exercise-{n}-answer", answer, solution=True))
+        cells.append(assignments.code(f"exercise-{n}-check", f"assert my_{n} == one", grade=True, points=n))
+    return as_notebook({"nbformat": 4, "nbformat_minor": 5, "metadata": assignments.KERNEL, "cells": cells})
+
+
+@pytest.mark.slow
+def test_an_answer_that_never_ends_or_ends_the_kernel_costs_its_own_points_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(grade, "TIMEOUT", 5)
+    never = "while True:\n    try:\n        while True: pass\n    except BaseException: pass"  # an interrupt does not end it
+    whole = small_assignment("my_1 = 1", "import os; os._exit(0)", never, "my_4 = 1")
+    found, left_out = grade.graded(whole, tmp_path)
+    assert list(found.values()) == [1.0, 0.0, 0.0, 4.0] and left_out == ["exercise-2-answer", "exercise-3-answer"]
+    whole.cells[0].source = "import os; os._exit(0)"
+    assert grade.graded(whole, tmp_path) == (dict.fromkeys(found, 0.0), [grade.SETUP])
+
+
+def test_every_student_has_a_row_for_every_check_and_marks_are_written_as_they_come(tmp_path, monkeypatch, capsys):
+    def graded(whole, folder):
+        if folder.parent.name == "zoe":
+            raise KeyboardInterrupt  # the marks of those before her are kept
+        return grade.points(whole), ["exercise-2-answer"]
+
+    nb = small_assignment("my_1 = 1", "my_2 = 1")
+    lost = copy.deepcopy(nb)
+    del lost.cells[1].metadata.nbgrader["grade_id"]
+    for student, text in {"ada": nbformat.writes(lost), "bob": "{", "zoe": nbformat.writes(nb)}.items():
+        (tmp_path / "in" / student / "tiny").mkdir(parents=True)
+        (tmp_path / "in" / student / "tiny/tiny.ipynb").write_text(text, encoding="utf-8")
+    (tmp_path / "source/tiny").mkdir(parents=True)
+    nbformat.write(nb, tmp_path / "source/tiny/tiny.ipynb")
+    monkeypatch.setattr(grade, "graded", graded)
+    monkeypatch.setattr(sys, "argv", ["grade.py", str(tmp_path / "source"), str(tmp_path / "in")])
+    with pytest.raises(KeyboardInterrupt):
+        grade.main()
+    said = capsys.readouterr().out
+    assert "no cell for exercise-1-answer; never ended, or ended the kernel: exercise-2-answer" in said
+    rows = (tmp_path / "in/marks.csv").read_text(encoding="utf-8").split()
+    both = [f"{student},tiny,exercise-{n}-check,{value}" for student, value in (("ada", "0.0"), ("bob", "")) for n in (1, 2)]
+    assert rows == ["student,chapter,check,points", *both]
+
+
 JUDGE = '''
 import json
 
@@ -654,14 +700,18 @@ def test_a_class_is_marked_from_end_to_end(tmp_path):
     (tmp_path / "submitted/torn" / chapter).mkdir(parents=True)
     (tmp_path / "submitted/torn" / chapter / f"{chapter}.ipynb").write_text("{", encoding="utf-8")
     command = [sys.executable, str(BOOK / "teaching/grade.py"), str(tmp_path / "source"), str(tmp_path / "submitted")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=900)
     total = sum(a.points for a in answers_of(chapter).values())
     marks = {
         line.split()[0]: line.split()[2] for line in done.stdout.splitlines() if line.split()[0] in ("best", "blank", "cheat")
     }
     assert marks == {"best": f"{total}:", "blank": "0:", "cheat": "0:"}, done.stdout
     assert re.search(r"^torn .*cannot be read", done.stdout, re.MULTILINE)
-    assert (tmp_path / "submitted/marks.csv").read_text(encoding="utf-8").startswith("student,chapter,check,points\n")
+    with open(tmp_path / "submitted/marks.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    given = {student: [row["points"] for row in rows if row["student"] == student] for student in ("best", "blank", "torn")}
+    assert sum(map(float, given["best"])) == total and set(given["blank"]) == {"0.0"}
+    assert given["torn"] == [""] * len(given["best"]), "a file that cannot be read is a row without points"
 
 
 # --- slides ------------------------------------------------------------------------------------------------------------
