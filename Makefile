@@ -42,7 +42,8 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 install: $(STAMP)  ## make .venv and install the pinned packages into it
 
 # The network that runs in the reader's browser, and its runtime, fetched once; see book/live_build.py.
-$(LIVE): book/live_build.py constraints.txt helpers/efficientnet_lite.py helpers/models.py helpers/data.py data/licenses/onnxruntime-web.md $(STAMP)
+$(LIVE): book/live_build.py constraints.txt helpers/efficientnet_lite.py helpers/models.py helpers/data.py helpers/plotting.py data/photos.csv \
+  data/licenses/onnxruntime-web.md data/licenses/efficientnet-lite.md $(STAMP)
 	$(BIN)/python book/live_build.py
 
 # Neither the execution cache nor Sphinx's memory of the pages sees a change in the code, the data or the pins that the

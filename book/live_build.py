@@ -5,7 +5,8 @@
 writes `book/_static/live/`, which git ignores and Sphinx copies into the site. Everything is compressed, written as text (base64)
 and cut into small scripts: a page opened from disk may load scripts beside it, and nothing else. The runtime is the npm package
 onnxruntime-web; it is fetched once (by npm where that is installed), its checksum compared, and kept in the environment. Where
-it cannot be had the page is built without it, and says so.
+it cannot be had the page is built without it, and says so; with SEEING_WHY_REQUIRE_RUNTIME=1, as in continuous integration, that
+is an error.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import http.client
 import io
 import json
 import os
@@ -154,29 +156,31 @@ def checked(archive: bytes) -> bytes:
 
 
 def fetched() -> bytes:
-    """The npm package as npm stores it. Errors: OSError where it cannot be had."""
+    """The npm package as npm stores it. Errors: OSError, HTTPException, SubprocessError where it cannot be had."""
     if npm := shutil.which("npm"):
         with tempfile.TemporaryDirectory() as folder:
             # Without a network npm would wait for minutes.
             hurry = ["--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-timeout=60000"]
-            order = [npm, "pack", "--loglevel=error", *hurry, f"{RUNTIME}@{VERSION}", "--pack-destination", folder]
-            done = subprocess.run(order, capture_output=True, text=True, timeout=600)
-            if done.returncode == 0:
-                return next(Path(folder).glob("*.tgz")).read_bytes()
+            order = [npm, "pack", "--loglevel=error", *hurry, f"{RUNTIME}@{VERSION}"]
+            done = subprocess.run(order, cwd=folder, capture_output=True, text=True, timeout=600)
+            for packed in Path(folder).glob("*.tgz"):
+                return packed.read_bytes()
             print(f"npm pack failed, trying without npm: {done.stderr.strip()[:200]}")
     with urllib.request.urlopen(TARBALL, timeout=60) as answer:
         return answer.read()
 
 
 def runtime() -> dict[str, bytes]:
-    """The script and the WebAssembly of the runtime, fetched once for each environment. Errors: OSError, ValueError."""
-    if not KEPT.is_file():
+    """Script and WebAssembly of the runtime, fetched once for each environment. Errors: ValueError, those of `fetched`."""
+    try:
+        archive = checked(KEPT.read_bytes())
+    except (FileNotFoundError, ValueError):  # not there yet, or damaged
         archive = checked(fetched())
         KEPT.parent.mkdir(parents=True, exist_ok=True)
         part = KEPT.with_suffix(".part")
         part.write_bytes(archive)
         part.replace(KEPT)
-    with tarfile.open(fileobj=io.BytesIO(checked(KEPT.read_bytes()))) as tar:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         return {name: tar.extractfile(member).read() for name, member in (("runtime", SCRIPT), ("wasm", WASM))}  # type: ignore[union-attr]
 
 
@@ -234,7 +238,7 @@ def build(folder: Path = OUT) -> dict:
     missing = ""
     try:
         files |= runtime()
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
+    except (OSError, ValueError, http.client.HTTPException, subprocess.SubprocessError) as error:
         missing = f"{RUNTIME} {VERSION} could not be had when this copy of the book was built"
         print(f"WARNING: {missing} ({error}): the live page will say so", file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
@@ -245,15 +249,22 @@ def build(folder: Path = OUT) -> dict:
         "batch": BATCH, "occlusion": {"window": WINDOW, "stride": STRIDE}, "colours": colours(), "samples": samples,
         "limit": data.MAX_PIXELS,
     }  # fmt: skip
+    (folder / "NOTICE.txt").write_text(notices(), encoding="utf-8")
+    shutil.copyfile(ROOT / "book" / "_static" / "mathjax" / "LICENSE", folder / "LICENSE-APACHE-2.0.txt")
+    # Last of all: make takes this file for the sign that the folder is whole.
     (folder / "facts.js").write_text(f"globalThis.seeingWhyLiveFacts = {json.dumps(facts)};\n", encoding="ascii")
     if missing:
         os.utime(folder / "facts.js", (0, 0))  # older than all it is made from: the next `make book` tries again
-    (folder / "NOTICE.txt").write_text(notices(), encoding="utf-8")
-    shutil.copyfile(ROOT / "book" / "_static" / "mathjax" / "LICENSE", folder / "LICENSE-APACHE-2.0.txt")
     return facts
 
 
-if __name__ == "__main__":
+def main() -> None:
     found = build()
+    if found["missing"] and os.environ.get("SEEING_WHY_REQUIRE_RUNTIME", "") not in ("", "0"):
+        raise SystemExit(f"SEEING_WHY_REQUIRE_RUNTIME is set, and {found['missing']}")
     for name, file in found["files"].items():
         print(f"{name:10s} {file['bytes'] / 1e6:6.1f} MB, as text {file['characters'] / 1e6:6.1f} MB in {file['parts']} scripts")
+
+
+if __name__ == "__main__":
+    main()

@@ -21,6 +21,8 @@ GROUPS = {
     "test_reading.py": "what helps a reader (quizzes, hints, status)",
     "test_contributing.py": "what helps a contributor (template, hooks)",
     "test_live.py": "live page (the network in a browser)",
+    "test_live_build.py": "live page (the network in a browser)",
+    "test_explorer.py": "explorer (stored maps, links, questions)",
     "test_explorer_page.py": "browser (pages without a network)",
     "test_notebooks.py": "chapters executed by papermill",
     "test_teaching.py": "teaching (plans, assignments, slides, builds)",

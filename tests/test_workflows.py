@@ -175,6 +175,13 @@ def test_pages_come_from_main_after_its_tests_only():
     assert deploy["needs"] == "build" and deploy["environment"]["name"] == "github-pages"
 
 
+def test_neither_tests_nor_pages_go_without_the_live_pages_runtime():
+    """Its absence is a warning to a reader who builds the book, and an error here."""
+    (step,) = [step for _, step in steps_of(read("publish")) if step.get("run") == "make book"]
+    assert step["env"] == {"SEEING_WHY_REQUIRE_RUNTIME": "1"}
+    assert re.search(r"^export .*\bSEEING_WHY_REQUIRE_RUNTIME=1$", (ROOT / ".ci/run").read_text(encoding="utf-8"), re.MULTILINE)
+
+
 def test_only_the_branch_of_runnable_notebooks_is_written():
     """`contents: write` is for one job, which checks nothing out and pushes to `run`, the branch that Colab's buttons open."""
     jobs = read("publish")["jobs"]
