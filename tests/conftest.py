@@ -22,7 +22,7 @@ GROUPS = {
     "test_contributing.py": "what helps a contributor (template, hooks)",
     "test_live.py": "live page (the network in a browser)",
     "test_live_build.py": "live page (the network in a browser)",
-    "test_explorer.py": "explorer (stored maps, links, questions)",
+    "test_explorer.py": "explorer (what is stored, and the live view)",
     "test_explorer_page.py": "browser (pages without a network)",
     "test_notebooks.py": "chapters executed by papermill",
     "test_teaching.py": "teaching (plans, assignments, slides, builds)",

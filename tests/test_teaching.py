@@ -10,6 +10,7 @@ import copy
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -183,17 +184,61 @@ def student_copy(tmp_path_factory) -> tuple[Path, list[str]]:
     return out, hidden
 
 
-def secrets_of(out: Path, hidden: list[str]) -> students.Secrets:
-    asked = [text for a in ANSWERS for text in (a.asked, a.blank)]
-    told = [text for a in ANSWERS for text in (a.right, a.check, *a.wrong)]
-    return students.Secrets([*hidden, *told], [*students.public_texts(out / "course"), *asked])
-
-
-def test_the_sources_for_students_hold_no_solution(student_copy):
+@pytest.fixture(scope="module")
+def secrets(student_copy) -> students.Secrets:
+    """What the build looks for."""
     out, hidden = student_copy
-    secrets = secrets_of(out, hidden)
-    assert len(secrets.runs) > 1000, "so few secrets that nothing would be found"
-    assert secrets.leaks(out) == []
+    return build.secrets(hidden, students.public_texts(out / "course"))
+
+
+FOLD = re.compile(r"(?ms)^(`{3,}|:{3,})\{\w+\} Solution\b.*?^\1[ \t]*$")
+NOTES = re.compile(r"(?ms)^(`{3,}|:{3,})\{\w+\}[^\n]*\n(?::[^\n]*\n)*?:class[^\n]*\binstructor\b.*?^\1[ \t]*$")
+PREPARE = re.compile(r"^( +)prepare:\n(?:\1 +- .*\n)+", re.MULTILINE)
+
+
+def told_apart(name: str) -> tuple[list[str], list[str]]:
+    """What a file of the book tells instructors only, and what it tells all: read here in another way than the build reads it."""
+    path = ROOT / name
+    text = path.read_text(encoding="utf-8")
+    if name.startswith("book/teaching/") and path.suffix == ".py":
+        return [], []  # the answers in it are secrets by `build.secrets`, the rest is no text
+    if "\naudience: instructor\n---" in text[:200]:
+        return [text], []
+    if path.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        solved = [cell for cell in cells if "solution" in cell["metadata"].get("tags", [])]
+        shown = {True: [], False: []}
+        for cell in cells:
+            printed = ["".join(out.get("text", out.get("data", {}).get("text/plain", ""))) for out in cell.get("outputs", [])]
+            shown[cell in solved] += ["".join(cell["source"]), *printed, json.dumps(cell["metadata"])]
+        everything = "\n\n".join(shown[False])
+        hidden = [found[0] for found in FOLD.finditer(everything)]
+        return [*shown[True], *hidden], [FOLD.sub("", piece) for piece in shown[False]]
+    if name.startswith("book/quizzes/"):
+        parts = [part for q in yaml.safe_load(text) for part in (q, *q.get("choices", []), *q.get("wrong", []))]
+        return [part[key] for part in parts for key in ("because", "otherwise") if key in part], [
+            part[key] for part in parts for key in ("ask", "text", "see") if key in part
+        ]
+    if path.name == "plans.yaml":
+        return [found[0] for found in PREPARE.finditer(text)], [PREPARE.sub("", text)]
+    return [found[0] for found in NOTES.finditer(text)], [NOTES.sub("", text)]
+
+
+@pytest.fixture(scope="module")
+def independent() -> students.Secrets:
+    """The same from the book itself: what the student's copy says is no proof that it may say it."""
+    both = [told_apart(name) for name in build.listed("--cached") if is_text(name)]
+    return build.secrets([text for hidden, _ in both for text in hidden], [text for _, public in both for text in public])
+
+
+def is_text(name: str) -> bool:
+    return Path(name).suffix in students.TEXTS - {".csv"} and not any(library in name for library in students.LIBRARIES)
+
+
+def test_the_sources_for_students_hold_no_solution(student_copy, independent):
+    out, _ = student_copy
+    assert len(independent.runs) > 1000, "so few secrets that nothing would be found"
+    assert independent.leaks(out) == []
     names = {path.relative_to(out / "course").as_posix() for path in (out / "course").rglob("*")}
     assert not any(name.endswith(".py") and name.startswith("book/teaching/") for name in names)
     assert "because:" not in (out / "course/book/quizzes/05_sise.yaml").read_text(encoding="utf-8")
@@ -201,14 +246,44 @@ def test_the_sources_for_students_hold_no_solution(student_copy):
     assert not any(name.startswith(("tests/", ".git/")) for name in names)
 
 
+@pytest.mark.parametrize(
+    "name", ["05_sise.ipynb", "quizzes/05_sise.yaml", "teaching/discussion.md", "teaching/plans.yaml", "teaching/answers.py"]
+)
+def test_a_source_that_was_not_stripped_is_recognised_by_its_words(independent, tmp_path, name):
+    path = Path(shutil.copy(BOOK / name, tmp_path))
+    assert any("“" in leak for leak in independent.leaks_of(path, tmp_path))
+
+
 @pytest.mark.parametrize("chapter", CHAPTERS)
-def test_every_solution_of_a_chapter_would_be_recognised(student_copy, tmp_path, chapter):
+def test_every_solution_of_a_chapter_would_be_recognised(secrets, tmp_path, chapter):
     """Each solution cell by itself, put where students could see it."""
-    secrets = secrets_of(*student_copy)
     for n, cell in enumerate(assignments.notebook(chapter)["cells"]):
         if "solution" in students.tags_of(cell):
             (tmp_path / f"{n}.py").write_text(students.source_of(cell), encoding="utf-8")
     assert len(secrets.leaks(tmp_path)) == len(list(tmp_path.iterdir())) > 0
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch) -> Path:
+    """A repository with one file of the book, and one beside it that nobody added."""
+    (tmp_path / "book").mkdir()
+    for name in ("chapter ä.md", "exam.md"):
+        (tmp_path / "book" / name).write_text("x", encoding="utf-8")
+    for command in (["init", "-q"], ["add", "book/chapter ä.md"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_what_git_does_not_know_goes_to_nobody(clone, capsys):
+    assert build.tracked() == ["book/chapter ä.md"]
+    assert "book/exam.md" in capsys.readouterr().out
+
+
+def test_without_git_it_is_said_what_is_needed(clone, monkeypatch):
+    monkeypatch.setenv("GIT_DIR", str(clone / "nowhere"))
+    with pytest.raises(SystemExit, match="needs a clone"):
+        build.tracked()
 
 
 def test_the_instructors_copy_is_whole(tmp_path):

