@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,12 @@ def planted(folder: Path, name: str, text: str) -> list[str]:
 )
 def test_a_leak_is_found(tmp_path, name, text):
     assert planted(tmp_path, name, text)
+
+
+def test_sphinx_compressed_list_is_read(tmp_path):
+    assert planted(tmp_path, "a.md", "harmless") == []
+    (tmp_path / "objects.inv").write_bytes(b"# one\n# two\n# three\n# four\n" + zlib.compress(SECRET.encode()))
+    assert students.Secrets([SECRET], []).leaks(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path
@@ -235,6 +236,8 @@ def marks_of(path: Path) -> list[str]:
 
 def texts_of(path: Path) -> list[str]:
     """What a reader could get out of a file: its text as it is and, where it has markup, without the markup."""
+    if path.suffix == ".inv":  # Sphinx's list of all headings and figures: four lines, the rest compressed
+        return [zlib.decompress(path.read_bytes().split(b"\n", 4)[4]).decode("utf-8")]
     text = path.read_text(encoding="utf-8", errors="replace")
     if path.suffix == ".ipynb":
         nb = json.loads(text)
