@@ -34,7 +34,7 @@ import grade  # noqa: E402
 import slides  # noqa: E402
 import students  # noqa: E402
 from answers import ANSWERS, Answer  # noqa: E402
-from myst import chapters, plain, role, title_of  # noqa: E402
+from myst import chapters, plain, role  # noqa: E402
 
 CHAPTERS = chapters()
 EXERCISES = {chapter: assignments.exercises_of(chapter) for chapter in CHAPTERS}
@@ -157,7 +157,6 @@ def test_a_leak_is_found(tmp_path, name, text):
 
 
 def test_sphinx_compressed_list_is_read(tmp_path):
-    assert planted(tmp_path, "a.md", "harmless") == []
     (tmp_path / "objects.inv").write_bytes(b"# one\n# two\n# three\n# four\n" + zlib.compress(SECRET.encode()))
     assert students.Secrets([SECRET], []).leaks(tmp_path)
 
@@ -386,17 +385,21 @@ def test_a_plan_is_told_with_its_sums_and_to_students_without_preparation():
         assert f"## {n}. {session['title']}" in text
 
 
-def test_the_pages_own_mark_is_replaced():
+def test_the_pages_own_mark_is_replaced_and_the_page_is_read_again_when_a_chapters_headings_change():
     class App:
+        noted: set[str] = set()
+
         class config:
             audience = "student"
 
         class env:
-            note_dependency = staticmethod(lambda path: None)
+            note_dependency = staticmethod(lambda path: App.noted.add(path))
 
     source = ["# A course\n\n% course-plan: 4\n"]
     course_plan.insert(App, "book/teaching/plan_04", source)
     assert "% course-plan" not in source[0] and course_plan.told(PLANS[4], "student") in source[0]
+    linked = set(re.findall(r'href="\.\./(\w+)\.html', source[0])) | set(re.findall(r"\{doc\}`\.\./(\w+)`", source[0]))
+    assert App.noted >= {str(course_plan.PLANS), *(str(course_plan.path_of(page)) for page in linked)} and len(linked) > 5
 
 
 # --- pages -------------------------------------------------------------------------------------------------------------
@@ -470,6 +473,11 @@ def test_every_exercise_is_read_from_its_chapter_and_has_an_answer(chapter):
         whole = assignments.completed(e, answer)
         assert whole.names and all(name in whole.call for name in whole.names)
         assert "{dropdown} Solution" not in whole.text and whole.text.startswith(f"**{e.number}.")
+
+
+def test_an_exercise_without_an_answer_is_named():
+    with pytest.raises(ValueError, match="05_sise: .*answers.py has nothing for exercise 2$"):
+        assignments.assignment("05_sise", [a for a in ANSWERS if (a.chapter, a.number) != ("05_sise", 2)], source=True)
 
 
 def listed(source: str, name: str) -> int:
@@ -848,7 +856,7 @@ def test_markdown_is_taken_apart_in_order():
         ("{term}`masks <mask>` hide", "masks hide"),
         ("{term}`mask`", "mask"),
         ("{doc}`claim ledger <claims>`", "claim ledger"),
-        ("{doc}`claims`", title_of("claims")),
+        ("{doc}`claims`", course_plan.heading_of("claims")),
         ("{cite:t}`wang2020scorecam`", "Wang et al. (2020)"),
         ("{cite:p}`wang2020scorecam`", "(Wang et al. 2020)"),
         ("{numref}`fig-sise-parts`", "the figure “sise parts”"),
@@ -858,6 +866,15 @@ def test_markdown_is_taken_apart_in_order():
 )
 def test_roles_become_words(myst, said):
     assert plain(myst) == said
+
+
+def test_the_heading_of_a_page_is_read_from_its_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(course_plan, "BOOK", tmp_path)
+    cell = {"cell_type": "markdown", "source": ["# A heading alone"]}  # nothing follows it in its cell
+    (tmp_path / "one_97.ipynb").write_text(json.dumps({"cells": [cell]}, indent=1), encoding="utf-8")
+    assert course_plan.heading_of("one_97") == "A heading alone"
+    with pytest.raises(ValueError, match="no page 'absent_97'"):
+        course_plan.heading_of("absent_97")
 
 
 def test_an_unknown_role_is_not_lost_in_silence():

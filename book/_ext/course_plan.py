@@ -45,10 +45,18 @@ def hours(total: int) -> str:
     return " ".join(part for part in (f"{total // 60} h" * (total >= 60), f"{total % 60} min" * (total % 60 > 0)) if part)
 
 
+def path_of(page: str) -> Path:
+    """The file of a page of the book. Errors: ValueError where there is none."""
+    for path in (BOOK / f"{page}.ipynb", BOOK / f"{page}.md"):
+        if path.is_file():
+            return path
+    raise ValueError(f"the book has no page {page!r}")
+
+
 @cache
 def markdown(page: str) -> str:
     """All Markdown of a page of the book."""
-    path = next(path for path in (BOOK / f"{page}.ipynb", BOOK / f"{page}.md") if path.is_file())
+    path = path_of(page)
     text = path.read_text(encoding="utf-8")
     cells = json.loads(text)["cells"] if path.suffix == ".ipynb" else [{"cell_type": "markdown", "source": text}]
     return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
@@ -60,6 +68,7 @@ def headings(page: str) -> dict[str, str]:
 
 
 def heading_of(page: str) -> str:
+    """The main heading of a page of the book."""
     return re.findall(r"^# (.+)$", markdown(page), re.MULTILINE)[0]
 
 
@@ -86,6 +95,12 @@ def by_chapter(places: list[str]) -> str:
 def title(page: str) -> str:
     """The first words of a page's main heading, up to a colon."""
     return heading_of(page).split(":")[0]
+
+
+def pages_of(plan: dict[str, Any]) -> set[str]:
+    """The pages whose headings a plan names: where one is renamed, the plan must be told anew."""
+    read = {place.partition("#")[0] for s in plan["sessions"] for block in s["blocks"] for place in block.get("read", [])}
+    return read | {place.rsplit(".", 1)[0] for session in plan["sessions"] for place in session["exercises"]}
 
 
 def told(plan: dict[str, Any], audience: str = "instructor") -> str:
@@ -132,8 +147,9 @@ def told(plan: dict[str, Any], audience: str = "instructor") -> str:
 def insert(app: Any, docname: str, source: list[str]) -> None:
     """Replace the marks of a page that is about to be read."""
     if MARK.search(source[0]):
-        app.env.note_dependency(str(PLANS))
         known = plans()
+        for path in {PLANS, *(path_of(page) for found in MARK.finditer(source[0]) for page in pages_of(known[int(found[1])]))}:
+            app.env.note_dependency(str(path))
         source[0] = MARK.sub(lambda found: told(known[int(found[1])], app.config.audience), source[0])
 
 

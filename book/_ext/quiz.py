@@ -7,7 +7,7 @@ A question has choices, each with a reason why it is right or wrong, or asks for
 disclosure (`<details>`): it opens by mouse, keyboard and screen reader and works without a script. A number is checked by
 `reading.js`; without it the answer is one more disclosure. Nothing leaves the page.
 
-With `quiz_answers = False` (a build for students) the page holds the questions and choices, and neither reason nor number.
+With `audience = "student"` (see `course_plan.py`) the page holds the questions and choices, and neither reason nor number.
 """
 
 from __future__ import annotations
@@ -111,7 +111,10 @@ def calculate(work: str) -> float:
     """The value of an arithmetic expression of numbers, `exp` and `max`."""
     if re.search(r"[^0-9eE+\-*/().,\s]", re.sub(r"\b(?:exp|max)\b", "", str(work))):
         raise ValueError(f"only numbers, + - * / ( ), exp and max may stand in {work!r}")
-    return float(eval(str(work), {"__builtins__": {}}, {"exp": math.exp, "max": max}))
+    try:
+        return float(eval(str(work), {"__builtins__": {}}, {"exp": math.exp, "max": max}))
+    except (ArithmeticError, NameError, SyntaxError, TypeError) as problem:
+        raise ValueError(f"{work!r} cannot be calculated: {problem}") from problem
 
 
 # --- what is on the page -----------------------------------------------------------------------------------------------
@@ -224,7 +227,7 @@ class Quiz(SphinxDirective):
         name = self.arguments[0]
         path = Path(self.env.doc2path(self.env.docname)).parent / "quizzes" / f"{name}.yaml"
         self.env.note_dependency(str(path))
-        self.answers = bool(self.config.quiz_answers)
+        self.answers = self.config.audience != "student"
         try:
             questions = read(path, answers=self.answers)
         except (OSError, ValueError, yaml.YAMLError) as problem:
@@ -289,7 +292,7 @@ def link_sections(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    app.add_config_value("quiz_answers", True, "env", [bool])
+    app.setup_extension("course_plan")  # it brings the setting `audience`
     app.add_directive("quiz", Quiz)
     app.connect("doctree-read", link_sections)
     pages = {

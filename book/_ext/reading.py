@@ -216,22 +216,9 @@ sys.path.insert(0, os.path.abspath(".."))
 """
 
 
-def without_solutions(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Cells without those tagged `solution`, and without folds titled so in the text of the others."""
-    kept = [cell for cell in cells if "solution" not in cell["metadata"].get("tags", [])]
-    for cell in kept:
-        text = re.sub(
-            r"^(`{3,}|:{3,})\{dropdown\} Solution.*?^\1\s*$", "", "".join(cell["source"]), flags=re.MULTILINE | re.DOTALL
-        )
-        cell["source"] = text.splitlines(keepends=True)
-    return kept
-
-
-def runnable(notebook: dict[str, Any], url: str, revision: str, *, solutions: bool = True) -> dict[str, Any]:
+def runnable(notebook: dict[str, Any], url: str, revision: str) -> dict[str, Any]:
     """A copy without outputs that installs what it needs. The notebook itself is left as it is."""
     made = copy.deepcopy(notebook)
-    if not solutions:
-        made["cells"] = without_solutions(made["cells"])
     for cell in made["cells"]:
         if cell["cell_type"] == "code":
             cell["outputs"], cell["execution_count"] = [], None
@@ -241,15 +228,13 @@ def runnable(notebook: dict[str, Any], url: str, revision: str, *, solutions: bo
     return made
 
 
-def write_runnable(
-    sources: Path, target: Path, pages: list[str], url: str, revision: str, *, solutions: bool = True
-) -> list[Path]:
+def write_runnable(sources: Path, target: Path, pages: list[str], url: str, revision: str) -> list[Path]:
     """`target/<page>.ipynb` for every page that is a notebook."""
     written = []
     for page in pages:
         path = sources / f"{page}.ipynb"
         if path.is_file():
-            made = runnable(json.loads(path.read_text(encoding="utf-8")), url, revision, solutions=solutions)
+            made = runnable(json.loads(path.read_text(encoding="utf-8")), url, revision)
             written.append(target / f"{page}.ipynb")
             written[-1].parent.mkdir(parents=True, exist_ok=True)
             written[-1].write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -261,8 +246,7 @@ def copy_notebooks(app: Sphinx, exception: Exception | None) -> None:
         url = app.config.html_theme_options.get("repository_url", "")
         known = re.match(r"[0-9a-f]+", commit(Path(app.srcdir)))
         revision = known.group() if known else app.config.html_theme_options.get("repository_branch") or "main"
-        target, solutions = Path(app.outdir) / "run", bool(getattr(app.config, "quiz_answers", True))
-        write_runnable(Path(app.srcdir), target, sorted(app.env.found_docs), url, revision, solutions=solutions)
+        write_runnable(Path(app.srcdir), Path(app.outdir) / "run", sorted(app.env.found_docs), url, revision)
 
 
 def switch_on(app: Sphinx, config: Any) -> None:

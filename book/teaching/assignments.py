@@ -26,7 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "book" / "teaching")]
 
-from myst import chapters, plain, title_of  # noqa: E402
+from myst import chapters, heading_of, plain  # noqa: E402
 from students import source_of, split_markdown, tags_of  # noqa: E402
 
 HEADING = re.compile(r"^\*\*(\d+)\. (.+?)\*\*", re.MULTILINE)  # **2. Code.** Write …
@@ -307,7 +307,10 @@ def solved(exercise: Exercise, answer: Any) -> str:
 def assignment(chapter: str, answers: Sequence[Any], *, source: bool, hide: bool = False) -> dict[str, Any]:
     """The assignment of one chapter; with `source` the instructor's, with solutions and hidden checks; `hide` hides them all."""
     of = {a.number: a for a in answers if a.chapter == chapter}
-    exercises = [completed(e, of[e.number]) for e in exercises_of(chapter)]
+    found = exercises_of(chapter)
+    if missing := [e.number for e in found if e.number not in of]:
+        raise ValueError(f"{chapter}: book/teaching/answers.py has nothing for exercise {', '.join(map(str, missing))}")
+    exercises = [completed(e, of[e.number]) for e in found]
     solutions = {e.number: solved(e, of[e.number]) for e in exercises}
     cells = [words("title", heading(chapter, sum(of[e.number].points for e in exercises)))]
     cells += [code(f"setup-{i}", text) for i, text in enumerate(setup(chapter, exercises, solutions.values()), 1)]
@@ -330,7 +333,7 @@ def assignment(chapter: str, answers: Sequence[Any], *, source: bool, hide: bool
 
 def heading(chapter: str, points: int) -> str:
     return (
-        f"# Assignment: {title_of(chapter)}\n\n"
+        f"# Assignment: {heading_of(chapter)}\n\n"
         f"The exercises of chapter `{chapter}`, {points} points in all. The cells before the first exercise are the chapter's "
         "own and prepare what the exercises need. Write into the cells that begin with `my_…`: the other cells are put back as "
         "they were before your work is marked. A check that says *not yet* may be run as often as you like. Where there is none "
@@ -361,8 +364,6 @@ def main() -> None:
     parser.add_argument("--hide", action="store_true", help="hide every check")
     args = parser.parse_args()
     paths = write(args.out, ANSWERS, source=args.source, hide=args.hide)
-    if args.source:
-        (args.out.parent / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
     print(f"{len(paths)} assignments in {args.out}")
 
 

@@ -114,8 +114,7 @@ def settings(out: Path, audience: str, left_out: set[str]) -> None:
     """The configuration of this build: nothing is run, no source is copied, and pages that are left out are not listed."""
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     config["execute"] = {"execute_notebooks": "off"}
-    shown = {"audience": audience, "quiz_answers": audience == "instructor"}
-    config["sphinx"]["config"] |= shown | {"html_copy_source": False, "html_show_sourcelink": False}
+    config["sphinx"]["config"] |= {"audience": audience, "html_copy_source": False, "html_show_sourcelink": False}
     toc = without_pages(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")), left_out)
     for name, value in (("_config.yml", config), ("_toc.yml", toc)):
         (out / name).write_text(yaml.safe_dump(value, allow_unicode=True, sort_keys=False), encoding="utf-8")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import html
 import re
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,10 @@ import yaml
 from pybtex.database import parse_file
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "book" / "_ext")]
+
+from course_plan import heading_of  # noqa: E402
+
 ROLE = re.compile(r"\{([\w:]+)\}`([^`]+)`")
 TARGET = re.compile(r"^(.*?)\s*<([^<>]+)>$", re.DOTALL)
 DOLLARS = re.compile(r"^\$\$(.*?)\$\$[ \t]*(?:\([\w-]+\))?[ \t]*$", re.DOTALL | re.MULTILINE)
@@ -40,7 +45,7 @@ def role(name: str, content: str) -> str:
         pairs = [cited(key.strip()) for key in target.split(",")]
         return "; ".join(f"{w} ({y})" for w, y in pairs) if name == "cite:t" else f"({'; '.join(f'{w} {y}' for w, y in pairs)})"
     if name == "doc":
-        return said or title_of(target)
+        return said or heading_of(target)
     if name == "term":
         return said or target
     if name in ("numref", "ref", "eq"):
@@ -53,16 +58,6 @@ def role(name: str, content: str) -> str:
 def spelt(label: str) -> str:
     """A label as words: `fig-scorecampp-idea` is *scorecampp idea*."""
     return " ".join(label.split("-")[1:] or [label])
-
-
-@cache
-def title_of(page: str) -> str:
-    """The first heading of a page of the book."""
-    for path in (ROOT / "book" / f"{page}.ipynb", ROOT / "book" / f"{page}.md"):
-        if path.is_file():
-            found = re.search(r"^\s*\"?# (.+?)(?:\\n\",?)?$", path.read_text(encoding="utf-8"), re.MULTILINE)
-            return found[1] if found else page
-    raise ValueError(f"the book has no page {page!r}")
 
 
 def plain(text: str) -> str:
