@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MEGABYTES = 1.0
 MAY_BE_LARGE = {"book/_static/mathjax/tex-svg-full.js"}
 CONFLICT = re.compile(rb"^(?:<{7} |>{7} |={7}$)", re.MULTILINE)
+IN_MARKDOWN = re.compile(rb"^(?:<{7} |>{7} )", re.MULTILINE)  # where a line of = may underline a heading
 PLAIN = {".py", ".md", ".yml", ".yaml", ".toml", ".ipynb", ".css", ".js", ".csv", ".bib", ".cff", ".txt"}
 
 
@@ -32,7 +33,7 @@ def problems(paths: Iterable[Path], root: Path = ROOT) -> list[str]:
         if size > MEGABYTES and name not in MAY_BE_LARGE:
             told = "history keeps it for ever. Smaller figures, fewer outputs, or a link to where it lies."
             found.append(f"{name} has {size:.1f} MB, more than {MEGABYTES:.0f}: {told}")
-        if path.suffix in PLAIN and CONFLICT.search(path.read_bytes()):
+        if path.suffix in PLAIN and (IN_MARKDOWN if path.suffix == ".md" else CONFLICT).search(path.read_bytes()):
             found.append(f"{name} has the marks of a merge in it (<<<<<<<, =======, >>>>>>>): finish the merge.")
     return found
 

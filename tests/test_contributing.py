@@ -97,12 +97,12 @@ def test_a_large_file_and_a_half_done_merge_are_found(tmp_path):
     for name, content in {
         "a.bin": b"x" * 1_000_001,
         "b.py": b"a = 1\n<<<<<<< HEAD\n",
-        "c.md": b"A\n=======\n",
-        "d.md": b"a <<<<<<< b",
+        "c.csv": b"A\n=======\n",
+        "d.md": b"a <<<<<<< b\n\nHeading\n=======\n",
     }.items():
         (tmp_path / name).write_bytes(content)
     found = guard_files.problems(sorted(tmp_path.iterdir()), tmp_path)
-    assert [line.split()[0] for line in found] == ["a.bin", "b.py", "c.md"]
+    assert [line.split()[0] for line in found] == ["a.bin", "b.py", "c.csv"]
     assert guard_files.problems([tmp_path / "absent"], tmp_path) == []
 
 
@@ -132,6 +132,20 @@ def test_the_hooks_choice_of_tests_is_not_empty():
     assert [
         part for part in names.group(1).split(" or ") if not re.search(rf"def test\w*{part.removeprefix('test')}", written)
     ] == []
+
+
+def test_the_spelling_hook_reads_the_files_that_make_check_reads(tmp_path):
+    """The hook names files as git does, `codespell` alone finds them as ./name."""
+    skipped = ["LICENSE-TEXT", "constraints.txt", "data/papers/a.csv", "book/words.txt", "book/a.js"]
+    for name in [*skipped, "book/a.md", "data/a.csv"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("recieve\n", encoding="utf-8")  # codespell:ignore
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_text(re.sub(r"(?m)^ignore-words = .*$", "", settings), encoding="utf-8")
+    for names in ([], [*skipped, "book/a.md", "data/a.csv"]):
+        command = [str(Path(sys.executable).parent / "codespell"), *names]
+        said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+        assert {line.split(":")[0].removeprefix("./") for line in said.splitlines()} == {"book/a.md", "data/a.csv"}
 
 
 def test_words_of_ours_are_listed_once_and_in_order():
