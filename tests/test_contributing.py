@@ -60,6 +60,14 @@ def test_a_new_chapter_passes_what_needs_no_run(fresh):
     assert {question["see"] for question in questions} <= set(sections(fresh))
 
 
+def test_it_is_said_what_lecturers_need_of_a_new_chapter(monkeypatch, capsys):
+    monkeypatch.setattr(new_chapter, "write", lambda *_: [])
+    monkeypatch.setattr(sys, "argv", ["new_chapter.py", "97_tiny", "T"])
+    new_chapter.main()
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("answers.py", "plans.yaml", "discussion.md", "index.md"))
+
+
 @pytest.mark.slow
 @pytest.mark.notebook
 def test_a_new_chapter_runs_and_passes_every_guard(fresh):

@@ -454,6 +454,10 @@ def test_every_teaching_page_is_in_the_contents():
     assert [path.stem for path in TEACHING if f"book/teaching/{path.stem}\n" not in toc] == []
 
 
+def test_the_slides_of_every_chapter_are_listed():
+    assert re.findall(r"slides/(\w+)\.html", (BOOK / "teaching/index.md").read_text(encoding="utf-8")) == CHAPTERS
+
+
 # --- exercises and assignments -----------------------------------------------------------------------------------------
 
 
