@@ -340,8 +340,8 @@ What is left:
   4. book/profiles/laptop and paper        what a larger run takes; book/costs.py: what it costs; workflow gpu: its name
   5. the text in italics, and your method in place of Grad-CAM
   6. tests/test_chapter_{given.name[:2]}.py                 what must stay true of its numbers
-  7. book/teaching                         an entry for each exercise in answers.py; in plans.yaml the chapter in every plan and its
-                                           exercises in the longest; three questions in discussion.md; its slides in index.md
+  7. book/teaching                         answers.py: an entry for each exercise; plans.yaml: the chapter in every plan, its
+                                           exercises in the longest; discussion.md: three questions; index.md: its slides
 git add all of it: `make student` copies what git knows.""")
 
 
