@@ -233,7 +233,7 @@ def told_apart(name: str) -> tuple[list[str], list[str]]:
 @pytest.fixture(scope="module")
 def independent() -> students.Secrets:
     """The same from the book itself: what the student's copy says is no proof that it may say it."""
-    both = [told_apart(name) for name in build.listed("--cached") if is_text(name)]
+    both = [told_apart(name) for name in build.tracked() if is_text(name)]
     return build.secrets([text for hidden, _ in both for text in hidden], [text for _, public in both for text in public])
 
 
@@ -271,19 +271,20 @@ def test_every_solution_of_a_chapter_would_be_recognised(secrets, tmp_path, chap
 
 @pytest.fixture
 def clone(tmp_path, monkeypatch) -> Path:
-    """A repository with one file of the book, and one beside it that nobody added."""
-    (tmp_path / "book").mkdir()
-    for name in ("chapter ä.md", "exam.md"):
+    """A repository with one file of the book, one that is deleted, and a file and a data set beside them that nobody added."""
+    (tmp_path / "book/imagenet").mkdir(parents=True)
+    for name in ("chapter ä.md", "deleted.md", "exam.md", "imagenet/1.md", "imagenet/2.md"):
         (tmp_path / "book" / name).write_text("x", encoding="utf-8")
-    for command in (["init", "-q"], ["add", "book/chapter ä.md"]):
+    for command in (["init", "-q"], ["add", "book/chapter ä.md", "book/deleted.md"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    (tmp_path / "book/deleted.md").unlink()
     monkeypatch.setattr(build, "ROOT", tmp_path)
     return tmp_path
 
 
 def test_what_git_does_not_know_goes_to_nobody(clone, capsys):
     assert build.tracked() == ["book/chapter ä.md"]
-    assert "book/exam.md" in capsys.readouterr().out
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["book/exam.md", "book/imagenet/"]
 
 
 def test_without_git_it_is_said_what_is_needed(clone, monkeypatch):
@@ -649,7 +650,7 @@ def small_assignment(*answers: str) -> Any:
 @pytest.mark.slow
 def test_an_answer_that_never_ends_or_ends_the_kernel_costs_its_own_points_only(tmp_path, monkeypatch):
     monkeypatch.setattr(grade, "TIMEOUT", 5)
-    never = "while True:\n    try:\n        while True: pass\n    except BaseException: pass"  # an interrupt does not end it
+    never = "import time\nwhile True:\n    try: time.sleep(1)\n    except BaseException: pass"  # an interrupt does not end it
     whole = small_assignment("my_1 = 1", "import os; os._exit(0)", never, "my_4 = 1")
     found, left_out = grade.graded(whole, tmp_path)
     assert list(found.values()) == [1.0, 0.0, 0.0, 4.0] and left_out == ["exercise-2-answer", "exercise-3-answer"]

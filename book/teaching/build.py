@@ -58,15 +58,14 @@ def listed(*options: str) -> list[str]:
     done = subprocess.run(["git", "ls-files", "-z", *options], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"git knows which files are the book's, so this needs a clone of the repository: {done.stderr.strip()}")
-    names = sorted(name for name in done.stdout.split("\0") if name in WANTED or name.split("/")[0] in FOLDERS)
-    return [name for name in names if (ROOT / name).is_file()]
+    return sorted(name for name in done.stdout.split("\0") if name in WANTED or name.split("/")[0] in FOLDERS)
 
 
 def tracked() -> list[str]:
     """The files to copy. One that git does not know may be anybody's notes: it stays here, and its name is printed."""
-    for name in listed("--others", "--exclude-standard"):
+    for name in listed("--others", "--exclude-standard", "--directory"):
         print(f"left out, since git does not know it (`git add` changes that): {name}")
-    return listed("--cached")
+    return [name for name in listed("--cached") if (ROOT / name).is_file()]  # git lists what was deleted since, too
 
 
 def secrets(hidden: list[str], public: list[str]) -> Secrets:
