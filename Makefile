@@ -96,7 +96,7 @@ bundle: $(STAMP) $(LIVE)  ## all of it as one zip that opens without a network; 
 
 # They are stored with the book: needed only after a change of a method. ARGS="--dry-run", "--photos chelsea coffee", "--fresh"
 .PHONY: explorer
-explorer: $(STAMP)  ## make the explorer's maps that are missing, in book/_static/explorer
+explorer: $(STAMP)  ## make the explorer's maps that no earlier run here has made, in book/_static/explorer
 	$(BIN)/python book/explorer.py $(ARGS)
 
 outputs: $(STAMP)  ## execute every chapter anew and store what it shows in its notebook

@@ -1,14 +1,15 @@
 """Make the explorer's maps: each built-in photograph by method, layer, class and weights, for the page `book/explorer.ipynb`.
 
     python book/explorer.py --dry-run                # how many maps, and how many images through the network at most
-    python book/explorer.py                          # make what is missing; the same again after a stop: it goes on
+    python book/explorer.py                          # make what an earlier run here has not; after a stop it goes on
     python book/explorer.py --photos chelsea coffee  # some photographs only: so two processes share the work
     python book/explorer.py --fresh                  # make everything anew
 
 A browser needs two kinds of files, both classic scripts, which load from a disk as from a server: `index.js` says what there is,
 `photos/<name>.js` holds one photograph, its outlines and its maps. A map is side x side bytes, row by row, its highest value 255,
 in base64; the page enlarges and colours it. Peak and share inside of an outline are measured here, on the map at full size.
-Nothing in a photograph's file depends on the day or the machine, rounding aside; finished maps are kept under `_build/explorer`.
+Nothing in these files depends on the day or the machine, rounding aside. Finished maps are kept under `_build/explorer`, and only
+from there are they taken: where that folder is empty, as in a fresh clone, a run makes every map again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,6 +93,8 @@ SHOWN: dict[str, Shown] = {
     "centred blob": Shown(NOTHING, COARSE, shuffled=False),
 }
 FUNCTIONS: dict[str, Explainer] = methods.METHODS | methods.NOTHING
+# What methods say that look for maps or layers to choose from and find none, as may be with shuffled weights.
+NOTHING_TO_SHOW = re.compile("there is nothing to mask with|nothing changes at any")
 
 
 class Asked(NamedTuple):
@@ -216,10 +218,13 @@ def outlines(photo: Photo, name: str) -> list[list[list[float]]]:
 
 
 def made_from(net: models.Classifier, photo: Photo, shown: Mapping[str, Shown]) -> str:
-    """A short name for all that a photograph's maps depend on: the code of helpers, weights, picture, settings."""
-    code = [store.short(path.read_bytes()) for path in sorted((ROOT / "helpers").glob("*.py"))]
+    """A short name for all that a photograph's maps depend on: the code that makes them, torch, weights, photograph, settings."""
+    files = [*sorted((ROOT / "helpers").glob("*.py")), Path(methods.__file__)]
+    code = [store.short(path.read_bytes()) for path in files]
+    code += [inspect.getsource(function) for function in (explained, packed, entry_of)]
     weights = store.digest(*net.module.state_dict().values())
-    return store.short(" ".join([*code, weights, store.short(photo.picture.tobytes()), repr(dict(shown))]))
+    seen = [store.short(photo.picture.tobytes()), repr(photo.things), repr(dict(shown)), repr((COARSE, FINE))]
+    return store.short(" ".join([torch.__version__, *code, weights, *seen]))
 
 
 def kept(path: Path, made: str) -> dict[str, Any]:
@@ -246,6 +251,24 @@ def written(path: Path, text: str) -> None:
 # ---------------------------------------------------------------------------------------------------------- the making
 
 
+def entry_of(
+    asked: Asked, net: models.Classifier, image: Tensor, truths: Sequence[Tensor], height: int, shown: Mapping[str, Shown] = SHOWN
+) -> dict[str, Any]:
+    """A map as the page takes it; blank if the method finds nothing to make one of. height: of the layer's features.
+
+    Errors: every other one of the method's.
+    """
+    side = shown[asked.method].side
+    if asked.layer:
+        side = COARSE if height <= COARSE else FINE
+    try:
+        return packed(explained(asked, net, image, shown), side, truths)
+    except ValueError as error:
+        if not NOTHING_TO_SHOW.search(str(error)):
+            raise
+        return {"blank": str(error)}
+
+
 def photo_file(
     photo: Photo, net: models.Classifier, work: Path, *, shown: Mapping[str, Shown] = SHOWN, say: Any = print
 ) -> dict[str, Any]:
@@ -266,14 +289,10 @@ def photo_file(
         for i, asked in enumerate(wanted, 1):
             if asked.key in done:
                 continue
-            side = shown[asked.method].side
-            if asked.layer:
-                side = COARSE if tall[asked.layer] <= COARSE else FINE
-            try:
-                done[asked.key] = packed(explained(asked, nets[asked.weights], image, shown), side, truths)
-            except ValueError as error:  # it finds nothing to show, as may be with shuffled weights
-                done[asked.key] = {"blank": str(error)}
-                say(f"{photo.name}: {asked.key}: {error}")
+            entry = entry_of(asked, nets[asked.weights], image, truths, tall.get(asked.layer, 0), shown)
+            done[asked.key] = entry
+            if "blank" in entry:
+                say(f"{photo.name}: {asked.key}: {entry['blank']}")
             file.write("\n" + json.dumps({"made": made, "key": asked.key, "map": done[asked.key]}, allow_nan=False))
             file.flush()
             if i % 20 == 0 or i == len(wanted):
@@ -304,8 +323,8 @@ def from_script(path: Path) -> dict[str, Any]:
 
 
 def index_of(net: models.Classifier, photos: Sequence[Mapping[str, Any]], shown: Mapping[str, Shown] = SHOWN) -> dict[str, Any]:
-    """What there is to choose from, the colours of the maps, and from which commit they are."""
-    colours = (colormaps[plotting.MAP_COLOURS](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+    """What there is to choose from, and the colours of the maps."""
+    colours = colormaps[plotting.MAP_COLOURS](np.arange(256), bytes=True)[:, :3]  # [256, 3]
     tall = heights(net)
     return {
         "version": VERSION,
@@ -324,7 +343,6 @@ def index_of(net: models.Classifier, photos: Sequence[Mapping[str, Any]], shown:
             {key: one[key] for key in ("id", "title", "credit")} | {"classes": [c["name"] for c in one["classes"]]}
             for one in photos
         ],
-        "made": {"commit": methods.commit(), "date": datetime.now(UTC).date().isoformat()},
     }  # fmt: skip
 
 

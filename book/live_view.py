@@ -35,6 +35,7 @@ from helpers.core import module_of  # noqa: E402
 from helpers.data import Photo  # noqa: E402
 
 LARGEST = 25_000_000  # bytes of an upload
+STOPPED = "stopped"  # so begins the line of counts after Stop
 PATIENCE = 20.0  # seconds to wait for a stopped method: it stops at its next image through the network
 
 
@@ -240,6 +241,7 @@ class LiveView:
         method, layer, name = self.method.value, self.layer.value, self.target.value
         self.stop = threading.Event()
         self.progress.value, self.progress.max = 0, passes(self.net, method) or 1
+        self.count.value = ""
         self.run.disabled, self.cancel.disabled = True, False
         self.say(f"{method}, asked for {name} …")
         self.thread = threading.Thread(target=self.work, args=(self.stop, method, layer, name), daemon=True)
@@ -254,7 +256,7 @@ class LiveView:
             self.say("The network is still at its last image: try again in a moment.", problem=True)
             return False
         self.run.disabled, self.cancel.disabled = False, True
-        if text:
+        if text and self.count.value.startswith(STOPPED):  # else it was done first, and has said so
             self.say(text)
         return True
 
@@ -278,18 +280,17 @@ class LiveView:
         try:
             with watched(self.net, seen):
                 saliency = explained(self.net, self.pixels_in, method, layer, name)
-        except Stopped:
-            self.count.value = f"stopped after {passed:,} images"
-            return
-        except Exception as error:  # whatever a reader's own network may raise: it is shown, where a thread would swallow it
-            self.say(f"{method} does not work here: {error}", problem=True)
-        else:
             self.saliency, self.asked = saliency, (method, layer, name)
             self.progress.value = self.progress.max
             many = "image" if passed == 1 else "images"
             self.count.value = f"{passed:,} {many} through the network, {time.monotonic() - began:.1f} s"
             self.draw()
             self.say(f"{self.title()}. {words(saliency, self.outline(), name)}")
+        except Stopped:
+            self.count.value = f"{STOPPED} after {passed:,} images"
+            return
+        except Exception as error:  # whatever a reader's own network may raise: it is shown, where a thread would swallow it
+            self.say(f"{method} does not work here: {error}", problem=True)
         self.run.disabled, self.cancel.disabled = False, True
 
     def title(self) -> str:

@@ -6,8 +6,10 @@ import copy
 import io
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -167,6 +169,32 @@ def test_a_blank_map_says_why_it_is_blank(saliency, why):
     assert said[0] == "blank" and why in said[1]
 
 
+@pytest.mark.parametrize("method", ["Score-CAM", "SISE", "layer selection"])
+def test_where_a_method_finds_nothing_the_map_is_blank(deep, method):
+    with torch.no_grad():
+        for weights in deep.module.parameters():
+            weights.zero_()  # so that all features are constant
+    entry = explorer.entry_of(
+        explorer.Asked(method, "", "class 1", "shuffled"), deep, deep.preprocess(drawn("one").picture), [], 0
+    )
+    assert set(entry) == {"blank"} and "nothing" in entry["blank"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "settings", "words"),
+    [
+        (explorer.Asked("RISE", "", "clas 1", "trained"), {"samples": 5}, "clas 1"),
+        (explorer.Asked("RISE", "", "class 1", "trained"), {"samples": 0}, "samples"),
+        (explorer.Asked("Grad-CAM", "features.55", "class 1", "trained"), {}, "no layer"),
+    ],
+    ids=["class", "setting", "layer"],
+)
+def test_a_wrong_question_is_an_error_and_no_blank_map(deep, asked, settings, words):
+    shown = {asked.method: explorer.Shown(explorer.MASKED, 28, settings=settings)}
+    with pytest.raises(ValueError, match=words):
+        explorer.entry_of(asked, deep, deep.preprocess(drawn("one").picture), [], 8, shown)
+
+
 def test_outlines_are_shares_of_the_picture():
     photo = drawn("one")
     assert explorer.outlines(photo, "class 1") == [[[0.25, 0.25], [0.55, 0.25], [0.55, 0.625], [0.25, 0.625]]]
@@ -274,7 +302,7 @@ def test_the_same_files_every_time(deep, tmp_path):
     assert [(a / "photos" / f"{n}.js").read_bytes() == (b / "photos" / f"{n}.js").read_bytes() for n in ("one", "two")] == [
         True
     ] * 2
-    assert {**index_in(a), "made": 0} == {**index_in(b), "made": 0}
+    assert (a / "index.js").read_bytes() == (b / "index.js").read_bytes()
 
 
 def test_a_file_is_ascii_and_comes_back_as_it_was(tmp_path):
@@ -313,6 +341,32 @@ def test_other_weights_take_nothing_from_an_earlier_run(deep, tmp_path):
     assert explorer.kept(path, explorer.made_from(deep, drawn("one"), FEW))
     assert explorer.kept(path, explorer.made_from(other, drawn("one"), FEW)) == {}
     assert explorer.kept(path, explorer.made_from(deep, drawn("one", 1), FEW)) == {}
+
+
+def packed_otherwise(saliency: Tensor, side: int, truths: list[Tensor]) -> dict[str, Any]:
+    return {"blank": "of another code"}
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "value"),
+    [(explorer, "COARSE", 14), (explorer, "packed", packed_otherwise), (torch, "__version__", "0.1")],
+    ids=["size", "code", "torch"],
+)
+def test_maps_made_in_another_way_are_not_kept(deep, monkeypatch, owner, name, value):
+    before = explorer.made_from(deep, drawn("one"), FEW)
+    assert explorer.made_from(deep, drawn("one"), FEW) == before
+    monkeypatch.setattr(owner, name, value)
+    assert explorer.made_from(deep, drawn("one"), FEW) != before
+
+
+def test_other_methods_or_another_outline_take_nothing_from_an_earlier_run(deep, tmp_path, monkeypatch):
+    photo = drawn("one")
+    before = explorer.made_from(deep, photo, FEW)
+    assert explorer.made_from(deep, replace(photo, things=photo.things[:1]), FEW) != before
+    other = tmp_path / "methods.py"
+    other.write_bytes(Path(explorer.methods.__file__).read_bytes() + b"# another line\n")
+    monkeypatch.setattr(explorer.methods, "__file__", str(other))
+    assert explorer.made_from(deep, photo, FEW) != before
 
 
 def test_the_index_has_the_photographs_that_are_there(deep, tmp_path):
@@ -375,6 +429,19 @@ def test_stored_maps_are_those_of_todays_code():
             difference = np.abs(explorer.unpacked(anew).astype(int) - explorer.unpacked(entry))
             assert difference.max() <= 3, (name, asked, difference.max())
             assert anew["inside"] == pytest.approx(entry["inside"], abs=0.005)
+
+
+def test_maps_of_the_cat_are_as_the_page_says():
+    """Where each is brightest, and of which less lies on the cat than it covers."""
+    found = explorer.from_script(explorer.OUT / "photos/chelsea.js")
+    name = found["classes"][0]["name"]
+    maps = {
+        method: found["maps"][f"{method}||{name}|trained"]
+        for method in ("score-cam", "occlusion", "rise", "extremal-perturbation")
+    }
+    on_eyes_or_nose = {m: 0.3 < one["peak"][0] < 0.8 and 0.3 < one["peak"][1] < 0.85 for m, one in maps.items()}
+    assert [method for method, there in on_eyes_or_nose.items() if there] == ["score-cam"]
+    assert {m for m, one in maps.items() if one["inside"][0] < found["areas"][0]} == {"occlusion", "rise"}
 
 
 PAGE = nbformat.read(BOOK / "explorer.ipynb", as_version=4)
@@ -605,6 +672,36 @@ def test_an_error_inside_of_the_network_is_shown():
     view.run.click()
     view.wait(30)
     assert "fails" in view.says and not view.run.disabled
+
+
+def test_an_error_in_drawing_is_shown_and_explain_is_there_again(deep, monkeypatch):
+    view = live_view.LiveView(deep)
+
+    def fail(*_args, **_settings):
+        raise RuntimeError("no such font")
+
+    monkeypatch.setattr(live_view, "still", fail)
+    view.run.click()
+    view.wait(30)
+    assert "no such font" in view.says and 'role="alert"' in view.message.value
+    assert not view.run.disabled and view.cancel.disabled
+
+
+def test_stop_does_not_say_so_of_a_map_that_was_done_first(deep, monkeypatch):
+    go = threading.Event()
+
+    def stubborn(*_args):
+        go.wait(10)  # its last image is through: nothing stops it any more
+        return torch.rand(deep.side, deep.side, generator=torch.Generator().manual_seed(0))
+
+    view = live_view.LiveView(deep)
+    view.count.value = "stopped after 7 images"  # of the run before
+    monkeypatch.setattr(live_view, "explained", stubborn)
+    view.run.click()
+    threading.Timer(0.2, go.set).start()
+    view.cancel.click()
+    assert view.saliency is not None and view.says.startswith("Grad-CAM") and view.count.value.startswith("0 images")
+    assert not view.run.disabled and view.cancel.disabled
 
 
 def test_layers_follow_the_method(deep):

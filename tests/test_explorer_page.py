@@ -190,6 +190,8 @@ def test_a_link_shows_what_it_says_and_the_address_follows(chromium, site):
         page.evaluate("() => { location.hash = '#photo=one&method=edge-detector'; }")
         page.wait_for_function("() => document.querySelectorAll('.sw-panel').length === 1")
         assert panels(page)[0]["method"] == "edge-detector" and control(page, "Asked for").is_disabled()
+        assert control(page, "Strength of the map").input_value() == "65"  # as usual, for the link says nothing of them
+        assert control(page, "Show the outline").is_checked()
         page.goto("about:blank")
         page.goto(address)
         page.wait_for_selector("#sw-explorer[data-ready]")
@@ -216,8 +218,8 @@ def test_the_map_has_the_books_colours_and_torchs_sizes(chromium, site):
     found = stored(site, "one")
     key = first_map(found)
     values = torch.from_numpy(explorer.unpacked(found["maps"][key]).astype(np.float64))
-    enlarged = (resize(values, (explorer.PICTURE, explorer.PICTURE)).numpy()).round().astype(int)
-    wanted = (explorer.colormaps[explorer.plotting.MAP_COLOURS](enlarged)[..., :3] * 255).round()
+    enlarged = resize(values / 255, (explorer.PICTURE, explorer.PICTURE)).numpy()
+    wanted = explorer.colormaps[explorer.plotting.MAP_COLOURS](enlarged, bytes=True)[..., :3].astype(int)
     with opened(chromium, site / "book/explorer.html", link("one", key, "&strength=100&outline=no")) as page:
         assert np.abs(pixels(page) - wanted).max() <= 8  # of 255: a step of the scale, where two numbers round apart
 
@@ -380,6 +382,34 @@ def test_a_photograph_that_does_not_load_is_said_and_the_others_stay(chromium, s
         control(page, "Photograph").select_option("one")
         page.wait_for_function("() => !document.querySelector('.sw-note').textContent")
         assert caption(page)
+
+
+def test_where_the_first_photograph_does_not_load_another_can_be_chosen(chromium, site, tmp_path):
+    shutil.copytree(site, tmp_path / "site")
+    (tmp_path / "site/_static/explorer/photos/one.js").write_text("", encoding="utf-8")
+    with opened(chromium, tmp_path / "site/book/explorer.html", "#photo=one&method=occlusion") as page:
+        assert "could not be loaded" in page.locator(".sw-note").inner_text()
+        assert page.locator("#sw-explorer :is(button, input):enabled").count() == 0
+        assert control(page, "Photograph").input_value() == ""
+        control(page, "Photograph").select_option("two")
+        page.wait_for_function("() => location.hash.includes('photo=two')")
+        assert control(page, "Strength of the map").is_enabled() and control(page, "Show the outline").is_enabled()
+        page.get_by_role("button", name="Add a map").click()
+        page.wait_for_function("() => document.querySelectorAll('.sw-panel').length === 2")
+
+
+def test_what_is_changed_while_a_photograph_loads_stays_changed(chromium, site):
+    with opened(chromium, site / "book/explorer.html", "#photo=one&method=grad-cam") as page:
+        held: list[Any] = []
+        page.route("**/photos/two.js", lambda route: held.append(route))
+        control(page, "Photograph").select_option("two")
+        control(page, "Method").select_option("occlusion")
+        assert panels(page)[0]["method"] == "occlusion" and "photo=one" in page.url
+        page.wait_for_timeout(300)  # so long it loads
+        held[0].continue_()
+        page.wait_for_function("() => location.hash.includes('photo=two')")
+        assert panels(page)[0]["method"] == "occlusion"
+        assert panels(page)[0]["class"] == stored(site, "two")["classes"][0]["name"]
 
 
 # ------------------------------------------------------------------------------------------------------ the built page

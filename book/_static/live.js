@@ -43,7 +43,7 @@ globalThis.seeingWhyLive = {
 
   const megabytes = (names) => names.reduce((sum, name) => sum + facts.files[name].characters, 0) / 1e6;
   const points = (share) => (100 * share).toFixed(1);
-  const percent = (share) => (share < 0.0005 ? "under 0.1 %" : `${(100 * share).toFixed(1)} %`);
+  const percent = (share) => (share < 0.0005 ? "under 0.1%" : `${(100 * share).toFixed(1)}%`);
 
   function duration(seconds) {
     if (seconds < 1) return "less than a second";
@@ -110,7 +110,7 @@ globalThis.seeingWhyLive = {
   }
 
   function hear({ data: answer }) {
-    if (answer.what !== "progress") waiting.shift()(answer);
+    if (answer.what !== "progress") waiting.shift()?.(answer); // nobody waits any more if the worker has failed meanwhile
     else if (answer.job === job) progress(answer.done, answer.total, `${answer.done} of ${answer.total} masked copies`);
   }
 
@@ -128,7 +128,9 @@ globalThis.seeingWhyLive = {
     const total = megabytes(names);
     say(`Loading the network, ${total.toFixed(0)} MB.`);
     try {
-      startWorker(); // first: where it is forbidden nobody waits in vain
+      startWorker(); // first, and until it answers: where it is forbidden nobody waits in vain
+      const hello = await ask({ what: "hello" });
+      if (hello.what !== "here") throw new Error(hello.message);
       let done = 0;
       const counted = (characters) => {
         done += characters / 1e6;
@@ -184,9 +186,10 @@ globalThis.seeingWhyLive = {
     return squash.finish();
   }
 
+  /** The picture as the page shows it. */
   function onPage(bitmap) {
     const scale = LONGEST / Math.max(bitmap.width, bitmap.height);
-    const canvas = part("canvas");
+    const canvas = document.createElement("canvas");
     canvas.width = Math.max(1, Math.round(bitmap.width * scale));
     canvas.height = Math.max(1, Math.round(bitmap.height * scale));
     const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -198,23 +201,31 @@ globalThis.seeingWhyLive = {
   }
 
   /** A picture that was chosen or dropped: a File or Blob. What cannot be read changes nothing. */
-  async function take(file, name) {
-    const turn = ++turns;
+  async function take(file, name, turn = ++turns) {
     const instead = probabilities ? " The picture before it stays." : "";
     let bitmap;
     try {
       bitmap = await createImageBitmap(file, { imageOrientation: "from-image", colorSpaceConversion: "none" });
     } catch {
+      if (turn < turns) return; // a later one has been chosen
       return complain(`“${name}” is not a picture that this browser can read: JPEG, PNG, WebP and GIF are.${instead}`);
     }
     const { width, height } = bitmap;
     if (width * height > facts.limit || width > WIDEST) {
       bitmap.close();
+      if (turn < turns) return;
       const most = `at most ${facts.limit / 1e6} million pixels, ${WIDEST} in a row, are read`;
       return complain(`“${name}” is ${width} x ${height} pixels large; ${most}.${instead}`);
     }
-    if (turn > accepted) await look(turn, bitmap, name);
-    bitmap.close();
+    try {
+      if (turn > accepted) await look(turn, bitmap, name);
+    } catch (error) { // too little memory, or the network failed
+      if (turn !== accepted) return;
+      enter(probabilities ? "classified" : "ready");
+      complain(`“${name}” could not be looked at (${error.message}). ${ADVICE}${instead}`);
+    } finally {
+      bitmap.close();
+    }
   }
 
   /** Classify the picture and show it. */
@@ -224,14 +235,13 @@ globalThis.seeingWhyLive = {
     enter("looking");
     say(`Looking at “${name}”.`);
     const pixels = await squashed(bitmap);
+    const picture = onPage(bitmap);
     if (turn !== accepted) return;
     const answer = await ask({ what: "classify", pixels });
     if (turn !== accepted) return;
-    if (answer.what !== "classified") {
-      enter(probabilities ? "classified" : "ready");
-      return complain(`The network gave no answer (${answer.message}). ${ADVICE}`);
-    }
-    shown = onPage(bitmap);
+    if (answer.what !== "classified") throw new Error(answer.message);
+    shown = picture;
+    [part("canvas").width, part("canvas").height] = [shown.width, shown.height];
     ({ logits, probabilities } = answer);
     map = null;
     root.result = { name, pixels, logits, probabilities };
@@ -246,10 +256,11 @@ globalThis.seeingWhyLive = {
   }
 
   async function sample({ name, title }) {
+    const turn = ++turns; // before it is loaded: a picture that is chosen meanwhile stays
     try {
-      await take(new Blob([await bytesOf(name)], { type: "image/png" }), title);
+      await take(new Blob([await bytesOf(name)], { type: "image/png" }), title, turn);
     } catch (error) {
-      complain(`The sample picture could not be loaded (${error.message}). ${ADVICE}`);
+      if (turn === turns) complain(`The sample picture could not be loaded (${error.message}). ${ADVICE}`);
     }
   }
 
@@ -333,7 +344,7 @@ globalThis.seeingWhyLive = {
     if (focused) part("canvas").scrollIntoView({ block: "nearest" }); // on a telephone it lies below the button
     const most = maths.extremes(map)[1];
     const fall = `${points(most)} of its ${points(probabilities[target])} percentage points`;
-    const depth = method === "occlusion" && most > 0 ? ` There a grey square takes ${fall}.` : "";
+    const depth = method === "occlusion" && most > 0 ? ` There the grey squares take ${fall} on average.` : "";
     const seen = `${what}. ${described(map)}${depth}`;
     part("canvas").setAttribute("aria-label", seen);
     part("about").textContent = seen;

@@ -175,6 +175,9 @@ function seeingWhyWorker(maths, scope) {
   let image, features, grid, scores; // of the picture in hand: `[3, side, side]`, `[C, h, w]`, `[h, w]`, `[K]`
   let wanted = 0; // the job that is not cancelled
 
+  /** To be asked first: whether there is a worker at all. */
+  const hello = async () => ({ what: "here" });
+
   /** Start the runtime from its own bytes: no address is asked for anything. */
   async function load({ runtime, wasm, model, about }) {
     facts = about;
@@ -197,12 +200,11 @@ function seeingWhyWorker(maths, scope) {
     session.run({ image: new Tensor("float32", images, [n, 3, facts.side, facts.side]) }, outputs);
 
   async function classify({ pixels }) {
-    image = maths.preprocess(pixels, facts.mean, facts.std);
+    const seen = maths.preprocess(pixels, facts.mean, facts.std);
     const start = performance.now();
-    const out = await run(image, 1, ["logits", "features"]);
-    features = out.features.data;
-    grid = out.features.dims.slice(2);
-    scores = maths.softmax(out.logits.data);
+    const out = await run(seen, 1, ["logits", "features"]);
+    // now, and not before: after a pass that fails the picture in hand is still the one before
+    [image, features, grid, scores] = [seen, out.features.data, out.features.dims.slice(2), maths.softmax(out.logits.data)];
     const seconds = (performance.now() - start) / 1000;
     const maps = maths.changing(features, grid[0] * grid[1], Infinity).length; // what Score-CAM can mask with
     return { what: "classified", logits: out.logits.data, probabilities: scores, maps, seconds };
@@ -275,7 +277,7 @@ function seeingWhyWorker(maths, scope) {
     return { what: "map", job: order.job, map, seconds: (performance.now() - start) / 1000 };
   }
 
-  const answers = { load, classify, explain };
+  const answers = { hello, load, classify, explain };
   let before = Promise.resolve(); // one thing after the other: the runtime takes one picture at a time
 
   async function answer(order) {

@@ -6,7 +6,7 @@
   "use strict";
 
   const HERE = document.currentScript.src.replace(/[^/]*$/, "");
-  const VERSION = 1, MOST = 4;
+  const VERSION = 1, MOST = 4, USUAL = 65; // strength of the map
   const KEYS = ["method", "layer", "class", "weights"];
 
   // ------------------------------------------------------------------------------------------------- without a page
@@ -43,7 +43,7 @@
     const out = new Uint8ClampedArray(photo.length);
     for (let i = 0; i < photo.length; i += 4) {
       const grey = 0.299 * photo[i] + 0.587 * photo[i + 1] + 0.114 * photo[i + 2];
-      const c = values ? 3 * Math.round(255 * values[i / 4]) : 0;
+      const c = values ? 3 * Math.min(255, Math.floor(256 * values[i / 4])) : 0; // as Matplotlib does
       for (let k = 0; k < 3; k++) {
         out[i + k] = strength === 0 ? photo[i + k] : (1 - strength) * grey + strength * colours[c + k];
       }
@@ -52,7 +52,8 @@
     return out;
   }
 
-  /** What a link says: {photo, strength, outline, panels: [{method, layer, class, weights}]}, each where it says so. */
+  /** What a link says: {photo, strength, outline, panels: [{method, layer, class, weights}]}. Strength and outline as usual where
+      it says nothing of them, so that a link shows the same wherever it is opened. */
   function parsed(hash) {
     const said = new URLSearchParams(hash.replace(/^#/, ""));
     const panels = [];
@@ -67,8 +68,8 @@
     const strength = said.has("strength") ? Number(said.get("strength")) : NaN;
     return {
       photo: said.get("photo"), panels,
-      strength: strength >= 0 && strength <= 100 ? Math.round(strength) : null,
-      outline: said.has("outline") ? said.get("outline") !== "no" : null,
+      strength: strength >= 0 && strength <= 100 ? Math.round(strength) : USUAL,
+      outline: said.get("outline") !== "no",
     };
   }
 
@@ -81,7 +82,7 @@
         if (panel[key] && panel[key] !== usual) said.set(i ? key + "-" + (i + 1) : key, panel[key]);
       }
     });
-    if (state.strength !== 65) said.set("strength", String(state.strength));
+    if (state.strength !== USUAL) said.set("strength", String(state.strength));
     if (!state.outline) said.set("outline", "no");
     return "#" + said;
   }
@@ -121,7 +122,7 @@
   const METHODS = new Map(book.methods.map((m) => [m.id, m]));
   const LAYERS = book.layers.map((l) => l.id);
   const photos = {}, waiting = {};
-  const state = { photo: null, strength: 65, outline: true, panels: [] };
+  const state = { photo: null, strength: USUAL, outline: true, panels: [] };
   const panels = []; // what is on the page for each of state.panels
   let shownOnce = false; // on opening the page, nothing is said aloud
   let turn = 0; // counts what is asked for, so that a photograph that comes late is not shown
@@ -222,11 +223,12 @@
   const status = make("p", { class: "sw-aloud", role: "status", "aria-live": "polite" }); // heard
   const note = make("p", { class: "sw-note" }); // seen: what went otherwise than asked for
   const credit = make("p", { class: "sw-credit" });
-  const photoSelect = make("select", { change: () => go({ photo: photoSelect.value, panels: forPhoto(photoSelect.value) }) });
-  const strength = make("input", { type: "range", min: 0, max: 100, step: 5, input: () => setStrength(Number(strength.value)) });
+  const photoSelect = make("select", { change: () => toPhoto(photoSelect.value) });
+  // what asks for a photograph is off until there is one
+  const strength = make("input", { type: "range", min: 0, max: 100, step: 5, disabled: true, input: () => setStrength(Number(strength.value)) });
   const strengthOut = make("span", { class: "sw-output", "aria-hidden": "true" });
-  const outline = make("input", { type: "checkbox", change: () => { state.outline = outline.checked; draw(); remember(); } });
-  const add = make("button", { type: "button", click: () => addPanel() }, "Add a map");
+  const outline = make("input", { type: "checkbox", disabled: true, change: () => { state.outline = outline.checked; draw(); remember(); } });
+  const add = make("button", { type: "button", disabled: true, click: () => addPanel() }, "Add a map");
   const grid = make("div", { class: "sw-grid" });
 
   /** The panels of now for another photograph: its own classes are asked for. */
@@ -236,13 +238,18 @@
     return state.panels.map((p) => ({ ...p, class: classes[Math.min(asked.indexOf(p.class), classes.length - 1)] }));
   }
 
+  /** Another photograph; its panels are those of when it comes, for something may be changed meanwhile. */
+  function toPhoto(name) {
+    return go({ photo: name, panels: () => forPhoto(name) });
+  }
+
   function setStrength(value) {
     state.strength = Math.max(0, Math.min(100, value));
     draw();
     remember();
   }
 
-  /** Show another selection; what is said aloud at the end begins with `first`. */
+  /** Show another selection; what is said aloud at the end begins with `first`. Resolves to whether it is shown. */
   function go(asked, first) {
     const mine = ++turn;
     const changed = [];
@@ -253,13 +260,14 @@
     }
     if (!photos[name]) note.textContent = "Loading …";
     return loaded(name).then((photo) => {
-      if (mine !== turn) return;
+      if (mine !== turn) return false;
       const other = state.photo !== name;
+      const wanted = typeof asked.panels === "function" ? asked.panels() : asked.panels;
       current = photo;
       state.photo = name;
-      if (asked.strength !== undefined && asked.strength !== null) state.strength = asked.strength;
-      if (asked.outline !== undefined && asked.outline !== null) state.outline = asked.outline;
-      state.panels = (asked.panels && asked.panels.length ? asked.panels : [{}]).slice(0, MOST).map((p) => settled(p, changed));
+      if (asked.strength !== undefined) state.strength = asked.strength;
+      if (asked.outline !== undefined) state.outline = asked.outline;
+      state.panels = (wanted && wanted.length ? wanted : [{}]).slice(0, MOST).map((p) => settled(p, changed));
       while (panels.length > state.panels.length) panels.pop().node.remove();
       while (panels.length < state.panels.length) panels.push(newPanel(panels.length));
       photoSelect.value = name;
@@ -269,10 +277,12 @@
       note.textContent = changed.join(" ");
       if (shownOnce || changed.length) say([...changed, first || (other ? photo.title + "." : "")], 0);
       shownOnce = true;
+      return true;
     }).catch((error) => {
-      if (mine !== turn) return;
+      if (mine !== turn) return false;
       note.textContent = status.textContent = error.message;
-      if (state.photo) photoSelect.value = state.photo;
+      photoSelect.value = state.photo || ""; // without a photograph none is chosen, so that each can be
+      return false;
     });
   }
 
@@ -337,7 +347,8 @@
     const last = state.panels[state.panels.length - 1];
     const at = book.methods.findIndex((m) => m.id === last.method);
     const next = { ...last, method: book.methods[(at + 1) % book.methods.length].id, weights: "trained" };
-    go({ photo: state.photo, panels: [...state.panels, next] }).then(() => {
+    go({ photo: state.photo, panels: [...state.panels, next] }).then((shown) => {
+      if (!shown) return;
       panels[panels.length - 1].selects.method.focus();
       say([], panels.length - 1);
     });
@@ -361,7 +372,7 @@
       ArrowUp: () => panel.layer && alter(i, { layer: step(LAYERS, panel.layer, -1) }),
       c: () => alter(i, { class: step(names, panel.class, 1) }),
       w: () => alter(i, { weights: panel.weights === "trained" ? "shuffled" : "trained" }),
-      p: () => { const name = step(book.photos.map((p) => p.id), state.photo, 1); go({ photo: name, panels: forPhoto(name) }); },
+      p: () => toPhoto(step(book.photos.map((p) => p.id), state.photo, 1)),
       o: () => { state.outline = !state.outline; draw(); remember(); },
       "+": () => setStrength(state.strength + 5),
       "-": () => setStrength(state.strength - 5),
@@ -376,7 +387,7 @@
   // drawing
 
   function draw() {
-    photoSelect.value = state.photo;
+    strength.disabled = outline.disabled = false;
     strength.value = state.strength;
     strength.setAttribute("aria-valuetext", state.strength === 0 ? "the photograph alone" : state.strength === 100 ? "the map alone" : state.strength + " percent map");
     strengthOut.textContent = state.strength + "%";
@@ -468,7 +479,7 @@
     } },
   ];
   for (const preset of presets) {
-    preset.button = make("button", { type: "button", click: () => go({ photo: state.photo, panels: preset.panels() }) }, preset.name);
+    preset.button = make("button", { type: "button", disabled: true, click: () => go({ photo: state.photo, panels: preset.panels() }) }, preset.name);
   }
 
   // and there it is
@@ -489,7 +500,10 @@
   for (const button of document.querySelectorAll("[data-sw-show]")) {
     button.hidden = false;
     button.addEventListener("click", () => {
-      go(parsed(button.dataset.swShow)).then(() => { root.scrollIntoView({ block: "start" }); panels[0].canvas.focus({ preventScroll: true }); });
+      go(parsed(button.dataset.swShow)).then((shown) => {
+        root.scrollIntoView({ block: "start" });
+        if (shown) panels[0].canvas.focus({ preventScroll: true });
+      });
     });
   }
   window.addEventListener("hashchange", () => { if (/[#&](photo|method)=/.test(location.hash)) go(parsed(location.hash)); });
