@@ -174,6 +174,13 @@ def test_what_the_chapter_says_of_the_tables(by_picture):
         assert insertion.ci_low < 0 < insertion.ci_high and deletion.ci_low > 0 and energy.ci_low > 0
 
 
+def test_what_the_chapter_says_of_the_photographs():
+    rows = data.results_per_image("03_layer_selection")
+    rows = rows[rows["dataset"] == "NIPS 2017 photographs"]
+    insertion, deletion = (gap(rows, metric, "layer selection", "Grad-CAM") for metric in ("Insertion", "Deletion"))
+    assert insertion.n >= 200 and insertion.ci_low > 0 and deletion.ci_low > 0
+
+
 def test_what_the_chapter_says_of_the_choice(by_picture):
     rows = by_picture[(by_picture["table"] == "methods") & (by_picture["method"] == "layer selection")]
     chosen = rows[rows["metric"] == "chosen layer"]["value"]

@@ -145,3 +145,20 @@ def test_the_larger_run_has_the_cases_it_needs_and_agrees_with_itself():
     again = evaluation.summary(cases, metrics.bootstrap_interval).set_index(["method", "metric"])["value"].to_dict()
     printed = mine.set_index(["method", "metric"])["value"].to_dict()
     assert again == pytest.approx(printed, abs=1e-5)
+
+
+def test_what_the_chapter_says_of_photographs_with_boxes():
+    """Ahead of all in energy; in box score and overlap of integrated gradients only; in Drop of it and FullGrad."""
+    rows = data.results_per_image("05_sise")
+    rows = rows[(rows["table"] == "methods") & (rows["dataset"] == "PASCAL VOC 2007, part")]
+    rivals = {"Grad-CAM", "Grad-CAM++", "Score-CAM", "Integrated Gradient", "FullGrad"}
+    assert rows["image"].nunique() > 30 and rivals < set(rows["method"])
+
+    def against(metric):
+        return {one: evaluation.paired(rows, metrics.bootstrap_interval, metric, "SISE", one) for one in rivals}
+
+    assert all(gap.ci_low > 0 for gap in against("EBPG").values())
+    for metric in ("Bbox", "mIoU"):
+        assert {one for one, gap in against(metric).items() if gap.ci_low > 0} == {"Integrated Gradient"}
+        assert {one for one, gap in against(metric).items() if gap.ci_high < 0} == rivals - {"Integrated Gradient"}
+    assert {one for one, gap in against("Drop").items() if gap.ci_high < 0} == {"Integrated Gradient", "FullGrad"}
