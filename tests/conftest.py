@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from chromium import HTML, served, started
+from playwright.sync_api import Browser
 
 if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))) > 1:  # pytest -n: each worker and its kernels get their share
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
@@ -27,6 +30,19 @@ GROUPS = {
     "test_notebooks.py": "chapters executed by papermill",
     "test_teaching.py": "teaching (plans, assignments, slides, builds)",
 }
+
+
+@pytest.fixture(scope="module")  # not longer: Playwright's event loop would stand in the way of papermill's
+def browser() -> Iterator[Browser]:
+    with started() as chromium:
+        yield chromium
+
+
+@pytest.fixture(scope="module")
+def localhost() -> Iterator[str]:
+    """The built book behind a server."""
+    with served(HTML) as address:
+        yield address
 
 
 def group_of(nodeid: str) -> str:

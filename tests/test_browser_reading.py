@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import DESK, HTML, PAGES, PHONE, READY, WIDTHS, book_is_built, findings, watched
 from playwright.sync_api import Browser, Page, expect
-from test_browser import DESK, HTML, PAGES, PHONE, READY, browser, built  # noqa: F401  (browser is a fixture)
 
 pytestmark = pytest.mark.browser
 
@@ -23,10 +19,6 @@ OURS = [path for path in PAGES if path.parent.name != "slides"]
 CHAPTERS = [path for path in OURS if path.stem[:2].isdigit() and not path.stem.startswith("00")]
 QUIZZES = (HTML.parents[1] / "book/quizzes").glob("*.yaml")
 WITH_NUMBERS = {path.stem for path in QUIZZES if re.search("^  value:", path.read_text(encoding="utf-8"), re.MULTILINE)}
-WIDTHS = pytest.mark.parametrize("width", [DESK, PHONE], ids=["desk", "phone"])
-
-# Serious or critical findings that are the theme's and not ours to mend: rule -> (what the selector holds, why).
-NOT_OURS: dict[str, tuple[str, str]] = {}
 
 # Many words of code share a colour, and an equation is a drawing of hundreds of strokes: one word of each colour and the frame of
 # the drawing are enough for axe, which takes five times as long over all of them.
@@ -40,66 +32,26 @@ THIN = """() => {
   });
   document.querySelectorAll('mjx-container svg > *').forEach((stroke) => stroke.remove());
 }"""
-AXE = """async (rules) => {
-  const only = rules && { runOnly: { type: 'rule', values: rules } };
-  // preload: axe would ask for the style sheets once more, which a page from disk may not
-  const found = await axe.run(document, { resultTypes: ['violations'], preload: false, ...only });
-  return found.violations.flatMap((rule) => rule.nodes.map((node) => ({
-    rule: rule.id, impact: node.impact || rule.impact, help: rule.helpUrl, target: node.target.join(' '),
-    html: node.html.slice(0, 160), why: (node.failureSummary || '').slice(0, 300) })));
-}"""
 
 
 @contextmanager
-def opened(browser: Browser, where: Path | str, width: int = DESK, **context: Any) -> Iterator[Page]:  # noqa: F811
+def opened(browser: Browser, where: Path | str, width: int = DESK, **context: Any) -> Iterator[Page]:
     """A page, from the disk if it is a path, drawn to the end; a request to elsewhere or an error fails the test."""
-    address = where.as_uri() if isinstance(where, Path) else where
-    home = "file:" if isinstance(where, Path) else re.match(r"http://[^/]+/", address).group()  # type: ignore[union-attr]
-    problems: list[str] = []
-
-    def only_from_here(route: Any) -> None:
-        if route.request.url.startswith((home, "data:", "blob:")):
-            route.continue_()
-        else:
-            problems.append(f"the page asked the network for {route.request.url}")
-            route.abort()
-
-    window = browser.new_context(viewport={"width": width, "height": 900}, service_workers="block", **context)
-    try:
-        window.route("**/*", only_from_here)
-        page = window.new_page()
-        page.on("pageerror", lambda error: problems.append(f"script error: {error}"))
-        page.goto(address, wait_until="load", timeout=60_000)
+    with watched(browser, where.as_uri() if isinstance(where, Path) else where, width, **context) as (page, problems):
         if context.get("java_script_enabled", True):
             page.evaluate(READY)
         yield page
-        assert problems == []
-    finally:
-        window.close()
+        # Sphinx's search asks for the pages that it found, for their summaries; from the disk it may not.
+        assert [line for line in problems if "search.html" not in page.url or "console" not in line] == []
 
 
 # --- finding one's way ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def localhost() -> Iterator[str]:
-    """The book behind Python's own web server."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(HTML)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-
-
-@built
+@book_is_built
 @WIDTHS
 @pytest.mark.parametrize("place", ["disk", "localhost"])
-def test_a_reader_searches_and_finds(browser, localhost, width, place):  # noqa: F811
+def test_a_reader_searches_and_finds(browser, localhost, width, place):
     start: Path | str = HTML / "book/citing.html" if place == "disk" else f"{localhost}/book/citing.html"
     with opened(browser, start, width) as page:
         page.locator(".search-button__button:visible, .search-button-field:visible").first.click()
@@ -116,15 +68,15 @@ def test_a_reader_searches_and_finds(browser, localhost, width, place):  # noqa:
         expect(page.locator("article")).to_contain_text("squashing")
 
 
-@built
-def test_a_word_that_is_not_there_is_said_not_to_be(browser):  # noqa: F811
+@book_is_built
+def test_a_word_that_is_not_there_is_said_not_to_be(browser):
     with opened(browser, HTML / "search.html") as page:
         page.goto((HTML / "search.html").as_uri() + "?q=xylophonist")
         expect(page.locator("#search-results")).to_contain_text("did not match any documents")
 
 
-@built
-def test_on_a_telephone_the_contents_slide_in_and_out(browser):  # noqa: F811
+@book_is_built
+def test_on_a_telephone_the_contents_slide_in_and_out(browser):
     with opened(browser, HTML / "book/04_scorecampp.html", PHONE) as page:
         link = page.locator("nav.bd-links a", has_text="SISE").first
         expect(link).to_be_hidden()
@@ -140,10 +92,10 @@ def test_on_a_telephone_the_contents_slide_in_and_out(browser):  # noqa: F811
 # --- solutions and folded code ------------------------------------------------------------------------------------------------
 
 
-@built
+@book_is_built
 @WIDTHS
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-def test_solutions_are_folded_and_open_with_the_keyboard(browser, path, width):  # noqa: F811
+def test_solutions_are_folded_and_open_with_the_keyboard(browser, path, width):
     with opened(browser, path, width) as page:
         assert page.locator("article details[open]").count() == 0
         answers = page.locator("article .tag_solution details, article details.sd-dropdown")
@@ -161,23 +113,10 @@ def test_solutions_are_folded_and_open_with_the_keyboard(browser, path, width): 
 # --- accessibility --------------------------------------------------------------------------------------------------------
 
 
-def findings(page: Page, *rules: str) -> list[str]:
-    """What axe calls serious or critical, one line each."""
-    if page.evaluate("() => typeof axe === 'undefined'"):
-        page.evaluate((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
-    lines = []
-    for found in page.evaluate(AXE, list(rules) or None):
-        selector, _ = NOT_OURS.get(found["rule"], (None, ""))
-        excused = selector is not None and selector in found["target"]
-        if found["impact"] in ("serious", "critical") and not excused:
-            lines.append(f"{found['rule']}: {found['html']} at {found['target']}; {found['why']} {found['help']}")
-    return lines
-
-
-@built
+@book_is_built
 @pytest.mark.slow
 @pytest.mark.parametrize("path", OURS, ids=lambda path: str(path.relative_to(HTML)))
-def test_axe_finds_nothing_serious(browser, path):  # noqa: F811
+def test_axe_finds_nothing_serious(browser, path):
     """Everything on a light page with all that is folded open, colours in the dark, and what scrolls on a telephone."""
     with opened(browser, path, reduced_motion="reduce") as page:
         page.evaluate(THIN)
@@ -200,7 +139,7 @@ def test_axe_finds_nothing_serious(browser, path):  # noqa: F811
         ('<a href="#x"></a>', "link-name"),
     ],
 )
-def test_axe_is_really_asked(browser, tmp_path, body, rule):  # noqa: F811
+def test_axe_is_really_asked(browser, tmp_path, body, rule):
     html = f'<!doctype html><html lang="en"><title>T</title><body><main><article><h1>T</h1>{body}</article></main></body></html>'
     (tmp_path / "bad.html").write_text(html, encoding="utf-8")
     (tmp_path / "good.html").write_text(html.replace(body, "<p>fine</p>"), encoding="utf-8")
@@ -210,8 +149,8 @@ def test_axe_is_really_asked(browser, tmp_path, body, rule):  # noqa: F811
             assert any(line.startswith(f"{rule}:") for line in findings(page)) is wanted
 
 
-@built
-def test_what_opens_says_what_it_opens(browser):  # noqa: F811
+@book_is_built
+def test_what_opens_says_what_it_opens(browser):
     """The theme names the arrows of the contents not at all, and all folded code alike."""
     with opened(browser, HTML / "book/04_scorecampp.html") as page:
         expect(page.locator("li.has-children > details > summary").first).to_have_accessible_name(
@@ -223,9 +162,9 @@ def test_what_opens_says_what_it_opens(browser):  # noqa: F811
 # --- quizzes --------------------------------------------------------------------------------------------------------------
 
 
-@built
+@book_is_built
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-def test_a_quiz_is_answered_with_the_keyboard(browser, path):  # noqa: F811
+def test_a_quiz_is_answered_with_the_keyboard(browser, path):
     with opened(browser, path) as page:
         quiz = page.locator(".quiz")
         questions = quiz.locator(".quiz-question:has(details.quiz-choice)")
@@ -249,9 +188,9 @@ def numbers_of(page: Page) -> list[dict[str, Any]]:
         values: [...question.querySelectorAll('.quiz-because[data-value]')].map((reason) => reason.dataset.value) }))""")
 
 
-@built
+@book_is_built
 @pytest.mark.parametrize("path", [path for path in CHAPTERS if path.stem in WITH_NUMBERS], ids=lambda path: path.stem)
-def test_a_number_is_told_right_from_wrong(browser, path):  # noqa: F811
+def test_a_number_is_told_right_from_wrong(browser, path):
     with opened(browser, path) as page:
         questions = numbers_of(page)
         assert questions
@@ -270,8 +209,8 @@ def test_a_number_is_told_right_from_wrong(browser, path):  # noqa: F811
         assert page.url.split("#")[0] == path.as_uri(), "a form has sent the reader away"
 
 
-@built
-def test_without_a_script_answers_open_and_the_field_stays_away(browser):  # noqa: F811
+@book_is_built
+def test_without_a_script_answers_open_and_the_field_stays_away(browser):
     path = HTML / "book/04_scorecampp.html"
     with opened(browser, path, java_script_enabled=False) as page:
         choice = page.locator("details.quiz-choice").first
@@ -286,9 +225,9 @@ def test_without_a_script_answers_open_and_the_field_stays_away(browser):  # noq
 # --- the glossary under the pointer ---------------------------------------------------------------------------------------
 
 
-@built
+@book_is_built
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-def test_a_term_explains_itself_on_focus(browser, path):  # noqa: F811
+def test_a_term_explains_itself_on_focus(browser, path):
     with opened(browser, path) as page:
         link = page.locator("a.term").first
         hint = page.locator("#" + (link.get_attribute("aria-describedby") or "nothing"))
@@ -306,8 +245,8 @@ def test_a_term_explains_itself_on_focus(browser, path):  # noqa: F811
             link.blur()
 
 
-@built
-def test_a_hint_stays_while_the_pointer_is_on_it(browser):  # noqa: F811
+@book_is_built
+def test_a_hint_stays_while_the_pointer_is_on_it(browser):
     """It can be reached, read and dismissed (WCAG 1.4.13)."""
     with opened(browser, HTML / "book/04_scorecampp.html") as page:
         link = page.locator("a.term").first
@@ -321,8 +260,8 @@ def test_a_hint_stays_while_the_pointer_is_on_it(browser):  # noqa: F811
         expect(hint).to_be_hidden()
 
 
-@built
-def test_a_term_leads_to_the_glossary(browser):  # noqa: F811
+@book_is_built
+def test_a_term_leads_to_the_glossary(browser):
     with opened(browser, HTML / "book/04_scorecampp.html") as page:
         page.locator("a.term").first.press("Enter")
         page.wait_for_url("**/book/glossary.html#term-*")
@@ -345,9 +284,9 @@ GROUNDS = """() => [...document.querySelectorAll('article .cell_output img, arti
     .map((image) => getComputedStyle(image)).map((style) => [style.backgroundColor, style.filter, style.opacity].join(' '))"""
 
 
-@built
+@book_is_built
 @pytest.mark.parametrize("path", OURS, ids=lambda path: str(path.relative_to(HTML)))
-def test_a_page_in_the_dark_on_a_telephone(browser, path):  # noqa: F811
+def test_a_page_in_the_dark_on_a_telephone(browser, path):
     """Figures stand on white, for their axes are black, and nothing dims a map; keys scroll what scrolls; terms have hints."""
     with opened(browser, path, PHONE, color_scheme="dark") as page:
         assert page.locator("html").get_attribute("data-theme") == "dark"
@@ -360,9 +299,9 @@ def test_a_page_in_the_dark_on_a_telephone(browser, path):  # noqa: F811
             assert target and json.loads((path.parent / target).read_text(encoding="utf-8"))["cells"][0]["id"] == "install"
 
 
-@built
+@book_is_built
 @WIDTHS
-def test_the_dark_is_switched_on_and_stays(browser, width):  # noqa: F811
+def test_the_dark_is_switched_on_and_stays(browser, width):
     with opened(browser, HTML / "book/04_scorecampp.html", width, color_scheme="light") as page:
         html, switch = page.locator("html"), page.locator("button.theme-switch-button:visible").first
         expect(html).to_have_attribute("data-theme", "light")
@@ -375,9 +314,9 @@ def test_the_dark_is_switched_on_and_stays(browser, width):  # noqa: F811
         assert set(page.evaluate(GROUNDS)) == {"rgb(255, 255, 255) none 1"}
 
 
-@built
+@book_is_built
 @pytest.mark.parametrize("path", CHAPTERS[:2], ids=lambda path: path.stem)
-def test_paper_holds_the_text_alone(browser, path, tmp_path):  # noqa: F811
+def test_paper_holds_the_text_alone(browser, path, tmp_path):
     with opened(browser, path, color_scheme="dark") as page:
         assert page.locator(".bd-sidebar-primary:visible").count() == 1, "it is there on the screen"
         page.emulate_media(media="print")

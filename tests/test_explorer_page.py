@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from chromium import HTML, PROBLEMS, findings, watched
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
-from test_browser import FLAGS, HTML, PROBLEMS, find_chromium, no_browser
-from test_browser_reading import findings
+from playwright.sync_api import Browser, Locator, Page
 from test_explorer import BOOK, FEW, built, explorer, index_in, levels
 
 from helpers.core import resize
@@ -26,17 +25,6 @@ WIDE, NARROW = 1280, 390
 PAGE = HTML / "book" / "explorer.html"
 pytestmark = pytest.mark.browser
 whole = pytest.mark.skipif(not PAGE.is_file(), reason="the book is not built: `make book` first")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        path = find_chromium(playwright.chromium.executable_path)
-        if path is None:
-            no_browser("no Chromium on the PATH (chromium, chromium-browser, google-chrome) nor of Playwright's")
-        started = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -66,29 +54,11 @@ def site(tmp_path_factory) -> Path:
 @contextmanager
 def opened(browser: Browser, path: Path, hash: str = "", width: int = WIDE, **settings: Any) -> Iterator[Page]:
     """A page from the disk with the explorer ready; at the end, nothing may have gone wrong and nothing left the disk."""
-    wrong: list[str] = []
-
-    def only_from_disk(route: Any) -> None:
-        if route.request.url.startswith(("file:", "data:", "blob:")):
-            route.continue_()
-        else:
-            wrong.append(f"the page asked the network for {route.request.url}")
-            route.abort()
-
-    context = browser.new_context(viewport={"width": width, "height": 900}, service_workers="block", **settings)
-    try:
-        context.route("**/*", only_from_disk)
-        page = context.new_page()
-        page.on("console", lambda message: wrong.append(f"console: {message.text}") if message.type == "error" else None)
-        page.on("pageerror", lambda error: wrong.append(f"script error: {error}"))
-        page.on("requestfailed", lambda request: wrong.append(f"not loaded: {request.url}"))
-        page.goto(path.as_uri() + hash, wait_until="load")
+    with watched(browser, path.as_uri() + hash, width, **settings) as (page, problems):
         if settings.get("java_script_enabled", True):
             page.wait_for_selector("#sw-explorer[data-ready]", timeout=20_000)
         yield page
-        assert wrong == []
-    finally:
-        context.close()
+        assert problems == []
 
 
 def panels(page: Page) -> list[dict[str, str]]:
@@ -143,8 +113,8 @@ def link(photo: str, key: str, more: str = "") -> str:
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
-def test_it_opens_without_a_network(chromium, site, width):
-    with opened(chromium, site / "book/explorer.html", width=width) as page:
+def test_it_opens_without_a_network(browser, site, width):
+    with opened(browser, site / "book/explorer.html", width=width) as page:
         assert page.evaluate(PROBLEMS) == []
         assert panels(page)[0]["method"] == "grad-cam" and page.url.partition("#")[2].startswith("photo=one")
         for label in ("Photograph", "Method", "Layer", "Asked for", "Weights"):
@@ -158,13 +128,13 @@ def test_it_opens_without_a_network(chromium, site, width):
         assert small == 0
 
 
-def test_words_under_a_map_are_what_was_measured(chromium, site):
+def test_words_under_a_map_are_what_was_measured(browser, site):
     found = stored(site, "one")
     key = first_map(found)
     name = key.split("|")[2]
     i = [c["name"] for c in found["classes"] if c["outlines"]].index(name)
     entry = found["maps"][key]
-    with opened(chromium, site / "book/explorer.html", link("one", key)) as page:
+    with opened(browser, site / "book/explorer.html", link("one", key)) as page:
         text = caption(page)
         x, y = entry["peak"]
         assert f"Brightest {in_words(x)} from the left and {in_words(y)} from the top" in text
@@ -174,11 +144,11 @@ def test_words_under_a_map_are_what_was_measured(chromium, site):
         assert text in str(page.locator(".sw-panel canvas").get_attribute("aria-label"))
 
 
-def test_a_link_shows_what_it_says_and_the_address_follows(chromium, site):
+def test_a_link_shows_what_it_says_and_the_address_follows(browser, site):
     found, index = stored(site, "two"), index_in(site / "_static/explorer")
     names, layer = [c["name"] for c in found["classes"]], index["layers"][0]["id"]
     hash = f"{link('two', f'grad-cam|{layer}|{names[1]}|trained')}&strength=40&outline=no&method-2=occlusion&class-2="
-    with opened(chromium, site / "book/explorer.html", hash + names[2].replace(" ", "+")) as page:
+    with opened(browser, site / "book/explorer.html", hash + names[2].replace(" ", "+")) as page:
         assert control(page, "Photograph").input_value() == "two"
         assert panels(page) == [
             {"method": "grad-cam", "layer": layer, "class": names[1], "weights": "trained"},
@@ -198,9 +168,9 @@ def test_a_link_shows_what_it_says_and_the_address_follows(chromium, site):
         assert [panel["class"] for panel in panels(page)] == names[1:3]
 
 
-def test_a_link_to_what_is_not_there_says_so(chromium, site):
+def test_a_link_to_what_is_not_there_says_so(browser, site):
     hash = "#photo=nobody&method=magic&layer=cellar&class=unicorn&weights=heavy&strength=900"
-    with opened(chromium, site / "book/explorer.html", hash) as page:
+    with opened(browser, site / "book/explorer.html", hash) as page:
         said = page.locator(".sw-note").inner_text()
         for word in ("nobody", "magic", "unicorn", "heavy"):
             assert f"“{word}”" in said
@@ -208,27 +178,27 @@ def test_a_link_to_what_is_not_there_says_so(chromium, site):
         assert control(page, "Strength of the map").input_value() == "65"
 
 
-def test_a_hostile_link_is_text_and_nothing_else(chromium, site):
+def test_a_hostile_link_is_text_and_nothing_else(browser, site):
     hash = "#photo=one&method=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E&class=__proto__&layer=constructor"
-    with opened(chromium, site / "book/explorer.html", hash) as page:
+    with opened(browser, site / "book/explorer.html", hash) as page:
         assert page.locator("#sw-explorer img").count() == 0 and "<img" in page.locator(".sw-note").inner_text()
 
 
-def test_the_map_has_the_books_colours_and_torchs_sizes(chromium, site):
+def test_the_map_has_the_books_colours_and_torchs_sizes(browser, site):
     found = stored(site, "one")
     key = first_map(found)
     values = torch.from_numpy(explorer.unpacked(found["maps"][key]).astype(np.float64))
     enlarged = resize(values / 255, (explorer.PICTURE, explorer.PICTURE)).numpy()
     wanted = explorer.colormaps[explorer.plotting.MAP_COLOURS](enlarged, bytes=True)[..., :3].astype(int)
-    with opened(chromium, site / "book/explorer.html", link("one", key, "&strength=100&outline=no")) as page:
+    with opened(browser, site / "book/explorer.html", link("one", key, "&strength=100&outline=no")) as page:
         assert np.abs(pixels(page) - wanted).max() <= 8  # of 255: a step of the scale, where two numbers round apart
 
 
-def test_strength_nought_is_the_photograph_and_the_outline_is_drawn_where_it_is(chromium, site):
+def test_strength_nought_is_the_photograph_and_the_outline_is_drawn_where_it_is(browser, site):
     found = stored(site, "one")
     key = first_map(found)
     picture = Image.open(io.BytesIO(base64.b64decode(found["picture"].partition(",")[2]))).convert("RGB")
-    with opened(chromium, site / "book/explorer.html", link("one", key, "&strength=0&outline=no")) as page:
+    with opened(browser, site / "book/explorer.html", link("one", key, "&strength=0&outline=no")) as page:
         bare = pixels(page)
         assert np.abs(bare - np.array(picture, dtype=int)).mean() < 3
         control(page, "Show the outline").check()
@@ -245,11 +215,11 @@ def test_strength_nought_is_the_photograph_and_the_outline_is_drawn_where_it_is(
         )
 
 
-def test_everything_by_keyboard(chromium, site):
+def test_everything_by_keyboard(browser, site):
     found, index = stored(site, "one"), index_in(site / "_static/explorer")
     methods, layers = [m["id"] for m in index["methods"]], [one["id"] for one in index["layers"]]
     names = [c["name"] for c in found["classes"]]
-    with opened(chromium, site / "book/explorer.html") as page:
+    with opened(browser, site / "book/explorer.html") as page:
         passed = []
         for _ in range(60):
             page.keyboard.press("Tab")
@@ -299,8 +269,8 @@ def test_everything_by_keyboard(chromium, site):
         assert page.url == before
 
 
-def test_side_by_side(chromium, site):
-    with opened(chromium, site / "book/explorer.html") as page:
+def test_side_by_side(browser, site):
+    with opened(browser, site / "book/explorer.html") as page:
         add = page.get_by_role("button", name="Add a map")
         for n in (2, 3, 4):
             add.click()
@@ -319,9 +289,9 @@ def test_side_by_side(chromium, site):
         assert "Map 2 removed" in page.get_by_role("status").inner_text()
 
 
-def test_comparisons_at_a_press(chromium, site):
+def test_comparisons_at_a_press(browser, site):
     found, index = stored(site, "one"), index_in(site / "_static/explorer")
-    with opened(chromium, site / "book/explorer.html") as page:
+    with opened(browser, site / "book/explorer.html") as page:
         page.get_by_role("button", name="four layers").click()
         page.wait_for_function("() => document.querySelectorAll('.sw-panel').length > 1")
         assert [panel["layer"] for panel in panels(page)] == [one["id"] for one in index["layers"]][-4:]
@@ -339,8 +309,8 @@ def test_comparisons_at_a_press(chromium, site):
         assert [panel["method"] for panel in panels(page)] == ["occlusion", "edge-detector"]
 
 
-def test_another_photograph_asks_for_its_own_classes(chromium, site):
-    with opened(chromium, site / "book/explorer.html", "#photo=one&method=occlusion") as page:
+def test_another_photograph_asks_for_its_own_classes(browser, site):
+    with opened(browser, site / "book/explorer.html", "#photo=one&method=occlusion") as page:
         control(page, "Photograph").select_option("two")
         page.wait_for_function("() => location.hash.includes('photo=two')")
         assert panels(page)[0]["class"] == stored(site, "two")["classes"][0]["name"]
@@ -348,24 +318,24 @@ def test_another_photograph_asks_for_its_own_classes(chromium, site):
         assert page.get_by_role("status").inner_text().startswith("Drawing two.")
 
 
-def test_on_a_telephone_maps_stand_below_one_another(chromium, site):
-    with opened(chromium, site / "book/explorer.html", "#photo=one&method=grad-cam&method-2=occlusion", width=NARROW) as page:
+def test_on_a_telephone_maps_stand_below_one_another(browser, site):
+    with opened(browser, site / "book/explorer.html", "#photo=one&method=grad-cam&method-2=occlusion", width=NARROW) as page:
         one, two = (page.locator(".sw-panel").nth(i).bounding_box() for i in range(2))
         assert one and two and one["x"] == two["x"] and one["y"] + one["height"] <= two["y"]
         assert one["width"] <= NARROW and page.evaluate(PROBLEMS) == []
 
 
-def test_without_javascript_there_is_a_sentence(chromium, site):
-    with opened(chromium, site / "book/explorer.html", java_script_enabled=False) as page:
+def test_without_javascript_there_is_a_sentence(browser, site):
+    with opened(browser, site / "book/explorer.html", java_script_enabled=False) as page:
         assert page.get_by_text("needs JavaScript").is_visible()
         assert not page.get_by_role("button", name="Show two").is_visible()
 
 
 @pytest.mark.parametrize("content", [None, "window.SEEING_WHY_EXPLORER = {version: 0};"], ids=["no maps", "of another version"])
-def test_without_maps_the_page_says_how_to_make_them(chromium, site, tmp_path, content):
+def test_without_maps_the_page_says_how_to_make_them(browser, site, tmp_path, content):
     shutil.copytree(site, tmp_path / "site")
     (tmp_path / "site/_static/explorer/index.js").write_text(content or "", encoding="utf-8")
-    page = chromium.new_page()
+    page = browser.new_page()
     try:
         page.goto((tmp_path / "site/book/explorer.html").as_uri())
         assert "python book/explorer.py" in page.locator("#sw-explorer").inner_text()
@@ -373,10 +343,10 @@ def test_without_maps_the_page_says_how_to_make_them(chromium, site, tmp_path, c
         page.close()
 
 
-def test_a_photograph_that_does_not_load_is_said_and_the_others_stay(chromium, site, tmp_path):
+def test_a_photograph_that_does_not_load_is_said_and_the_others_stay(browser, site, tmp_path):
     shutil.copytree(site, tmp_path / "site")
     (tmp_path / "site/_static/explorer/photos/two.js").write_text("", encoding="utf-8")
-    with opened(chromium, tmp_path / "site/book/explorer.html") as page:
+    with opened(browser, tmp_path / "site/book/explorer.html") as page:
         control(page, "Photograph").select_option("two")
         page.wait_for_function("() => document.querySelector('.sw-note').textContent.includes('could not be loaded')")
         control(page, "Photograph").select_option("one")
@@ -384,10 +354,10 @@ def test_a_photograph_that_does_not_load_is_said_and_the_others_stay(chromium, s
         assert caption(page)
 
 
-def test_where_the_first_photograph_does_not_load_another_can_be_chosen(chromium, site, tmp_path):
+def test_where_the_first_photograph_does_not_load_another_can_be_chosen(browser, site, tmp_path):
     shutil.copytree(site, tmp_path / "site")
     (tmp_path / "site/_static/explorer/photos/one.js").write_text("", encoding="utf-8")
-    with opened(chromium, tmp_path / "site/book/explorer.html", "#photo=one&method=occlusion") as page:
+    with opened(browser, tmp_path / "site/book/explorer.html", "#photo=one&method=occlusion") as page:
         assert "could not be loaded" in page.locator(".sw-note").inner_text()
         assert page.locator("#sw-explorer :is(button, input):enabled").count() == 0
         assert control(page, "Photograph").input_value() == ""
@@ -398,8 +368,8 @@ def test_where_the_first_photograph_does_not_load_another_can_be_chosen(chromium
         page.wait_for_function("() => document.querySelectorAll('.sw-panel').length === 2")
 
 
-def test_what_is_changed_while_a_photograph_loads_stays_changed(chromium, site):
-    with opened(chromium, site / "book/explorer.html", "#photo=one&method=grad-cam") as page:
+def test_what_is_changed_while_a_photograph_loads_stays_changed(browser, site):
+    with opened(browser, site / "book/explorer.html", "#photo=one&method=grad-cam") as page:
         held: list[Any] = []
         page.route("**/photos/two.js", lambda route: held.append(route))
         control(page, "Photograph").select_option("two")
@@ -418,8 +388,8 @@ def test_what_is_changed_while_a_photograph_loads_stays_changed(chromium, site):
 @whole
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_built_page_is_whole_and_accessible(chromium, width, theme):
-    with opened(chromium, PAGE, "#photo=coffee&method=score-cam&method-2=edge-detector", width=width, color_scheme=theme) as page:
+def test_the_built_page_is_whole_and_accessible(browser, width, theme):
+    with opened(browser, PAGE, "#photo=coffee&method=score-cam&method-2=edge-detector", width=width, color_scheme=theme) as page:
         assert page.evaluate("() => document.documentElement.dataset.theme") == theme
         assert page.evaluate(PROBLEMS) == []
         assert [panel["method"] for panel in panels(page)] == ["score-cam", "edge-detector"]
@@ -428,9 +398,9 @@ def test_the_built_page_is_whole_and_accessible(chromium, width, theme):
 
 
 @whole
-def test_every_photograph_and_method_of_the_built_page_can_be_shown(chromium):
+def test_every_photograph_and_method_of_the_built_page_can_be_shown(browser):
     index = index_in(PAGE.parents[1] / "_static/explorer")
-    with opened(chromium, PAGE) as page:
+    with opened(browser, PAGE) as page:
         for photo in index["photos"]:
             control(page, "Photograph").select_option(photo["id"])
             page.wait_for_function("(name) => location.hash.includes('photo=' + name)", arg=photo["id"])
@@ -440,8 +410,8 @@ def test_every_photograph_and_method_of_the_built_page_can_be_shown(chromium):
 
 
 @whole
-def test_the_built_pages_questions_work(chromium):
-    with opened(chromium, PAGE) as page:
+def test_the_built_pages_questions_work(browser):
+    with opened(browser, PAGE) as page:
         buttons = page.locator("[data-sw-show]")
         assert buttons.count()
         for i in range(buttons.count()):
@@ -452,9 +422,9 @@ def test_the_built_pages_questions_work(chromium):
             assert [panel["method"] for panel in panels(page)] == [v for k, v in wanted.items() if k.startswith("method")]
 
 
-def test_the_scripts_arithmetic_alone(chromium, site):
+def test_the_scripts_arithmetic_alone(browser, site):
     """Links there and back, and words for maps that no file of ours has."""
-    with opened(chromium, site / "book/explorer.html") as page:
+    with opened(browser, site / "book/explorer.html") as page:
         state = {"photo": "a&b", "strength": 5, "outline": False, "panels": [
             {"method": "x", "layer": "l=1", "class": "hen, brood", "weights": "trained"},
             {"method": "y", "layer": "", "class": "#1 dad", "weights": "shuffled"},

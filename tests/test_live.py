@@ -9,21 +9,17 @@ import json
 import os
 import re
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from chromium import HTML, PROBLEMS, findings
 from PIL import Image
-from playwright.sync_api import Browser, sync_playwright
-from test_browser import FLAGS, HTML, PROBLEMS, find_chromium, no_browser
-from test_browser_reading import findings
+from playwright.sync_api import Browser
 
 from helpers import data, models
 from helpers.cam import cam, grad_cam
@@ -168,29 +164,9 @@ def facts() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        path = find_chromium(playwright.chromium.executable_path)
-        if path is None:
-            no_browser("no Chromium on the PATH (chromium, chromium-browser, google-chrome) nor of Playwright's")
-        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """The page behind the plainest server there is, the one that the page itself recommends."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(HTML)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/book/live.html"
-    server.shutdown()
-    server.server_close()
+def address(localhost) -> str:
+    """The page behind a server like the one that the page itself recommends."""
+    return f"{localhost}/book/live.html"
 
 
 class Visit:
