@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import math
 import shutil
 from collections.abc import Iterator
@@ -80,14 +81,15 @@ def caption(page: Page, i: int = 0) -> str:
 
 
 def pixels(page: Page, i: int = 0) -> np.ndarray:
-    """What a panel's canvas shows, `[side, side, 3]`."""
-    values = page.evaluate(
+    """What a panel's canvas shows, `[side, side, 3]`. As text: Playwright itself takes seconds for a long list."""
+    text = page.evaluate(
         """(i) => {
           const canvas = document.querySelectorAll('.sw-panel canvas')[i];
-          return Array.from(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data);
+          return JSON.stringify(Array.from(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data));
         }""",
         i,
     )
+    values = json.loads(text)
     side = math.isqrt(len(values) // 4)
     return np.array(values, dtype=int).reshape(side, side, 4)[..., :3]
 
