@@ -10,6 +10,7 @@ import copy
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -17,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 import yaml
-from bs4 import BeautifulSoup, Tag
+from bs4 import BeautifulSoup
 
 from helpers.parameters import literals
 
@@ -448,14 +449,16 @@ def broken_links(path: Path, site: Path) -> list[str]:
         target = (path.parent / unquote(link.path)).resolve() if link.path else path
         if not target.is_file() or not target.is_relative_to(site.resolve()):
             problems.append(f"{tag['href']} leads nowhere")
-        elif link.fragment and target.suffix == ".html" and not has_anchor(target, unquote(link.fragment)):
+        elif link.fragment and target.suffix == ".html" and unquote(link.fragment) not in anchors(target):
             problems.append(f"{tag['href']}: no such anchor")
     return problems
 
 
-def has_anchor(path: Path, anchor: str) -> bool:
+@cache  # hundreds of links lead to the same large page
+def anchors(path: Path) -> set[str]:
+    """What a link to the page may name behind its #."""
     page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
-    return isinstance(page.find(id=anchor) or page.find("a", attrs={"name": anchor}), Tag)
+    return {tag["id"] for tag in page.find_all(id=True)} | {tag["name"] for tag in page.find_all("a", attrs={"name": True})}
 
 
 PAGE_GUARDS = [page_images, page_loads, page_references]
