@@ -121,11 +121,11 @@ def executed_table(env: Any) -> nodes.Element:
                 refexplicit=True,
                 refwarn=True,
             )
-            duration = "not known" if seconds is None else f"{seconds:.0f} s"
+            duration = "not known" if seconds is None else f"{seconds:.0f}\N{NO-BREAK SPACE}s"
             rows.append([link, day, duration, "yes" if run["succeeded"] else f"no: {run['error']}"])
     if not rows:
         return nodes.paragraph("", "No page of this build was executed.")
-    rows.append(["all of them", "", f"{total:.0f} s", ""])
+    rows.append(["all of them", "", f"{total:.0f}\N{NO-BREAK SPACE}s", ""])
     return table(["page", "executed on", "took", "without an error"], rows)
 
 

@@ -194,7 +194,8 @@ class Secrets:
     def __init__(self, hidden: Iterable[str], public: Iterable[str]) -> None:
         self.hidden, public = [text for text in hidden if text.strip()], list(public)
         told: set[tuple[str, ...]] = set().union(*map(runs, public))
-        self.runs: set[tuple[str, ...]] = set().union(*map(runs, self.hidden)) - told
+        untold: set[tuple[str, ...]] = set().union(*map(runs, self.hidden)) - told
+        self.runs = {run for run in untold if not "".join(run).isdigit()}  # six short numbers stand in many a table
         known = stems(public)
         self.stems = {stem for stem in stems(self.hidden) if len(stem) > 4 and stem not in known}
 

@@ -310,7 +310,8 @@
     const where = panel.layer ? " at " + panel.layer : "";
     const what = method.asks ? ", asked for " + panel.class : "";
     const how = panel.weights === "shuffled" ? ", shuffled weights" : "";
-    return method.name + where + what + how + ". " + words(current.maps[keyOf(panel)], current.outlined, current.areas, method.asks ? panel.class : "");
+    const title = method.name[0].toUpperCase() + method.name.slice(1) + where + what + how;
+    return title + ". " + words(current.maps[keyOf(panel)], current.outlined, current.areas, method.asks ? panel.class : "");
   }
 
   function newPanel(i) {
@@ -404,7 +405,7 @@
     choices(selects.method, book.methods.map((m) => ({ ...m, group: m.family })), panel.method);
     choices(selects.layer, method.layered ? book.layers : [{ id: "", name: "its own" }], panel.layer);
     selects.layer.disabled = !method.layered;
-    choices(selects.class, current.classes.map((c) => ({ id: c.name, name: c.name + " (" + percent(c.p) + ")" })), panel.class);
+    choices(selects.class, current.classes.map((c) => ({ id: c.name, name: c.name + " (" + (c.p < 0.005 ? "under 1%" : percent(c.p)) + ")" })), panel.class);
     selects.class.disabled = !method.asks;
     choices(selects.weights, [
       { id: "trained", name: "trained" },
