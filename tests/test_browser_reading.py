@@ -340,3 +340,19 @@ def test_paper_holds_the_text_alone(browser, path, tmp_path):
         assert link is None or "http" in json.dumps(link)
         page.pdf(path=str(tmp_path / "page.pdf"), format="A4")
     assert (tmp_path / "page.pdf").stat().st_size > 100_000
+
+
+# --- slides -------------------------------------------------------------------------------------------------------------------
+
+
+@book_is_built
+def test_the_speakers_window_shows_notes_once_and_the_slide_as_the_room_sees_it(browser):
+    slides = HTML / "slides/04_scorecampp.html"
+    with opened(browser, slides) as page:
+        equations = page.locator("aside.notes mjx-container")
+        expect(equations.first).to_be_attached()
+        page.wait_for_function("() => document.querySelectorAll('aside.notes mjx-assistive-mml').length === 0")
+        assert equations.count() > 5 and page.locator("section > .math mjx-assistive-mml").count() > 0
+    for query, scrolls in (("?receiver", False), ("", True)):  # the speaker's slide is as narrow as a telephone
+        with opened(browser, slides.as_uri() + query, 640) as page:
+            assert (page.locator(".reveal-scroll").count() > 0) is scrolls

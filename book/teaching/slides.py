@@ -196,7 +196,14 @@ PAGE = """<!DOCTYPE html>
 <link rel="icon" href="{static}/favicon.svg">
 <link rel="stylesheet" href="{static}/reveal/reveal.css">
 <link rel="stylesheet" href="{static}/slides.css">
-<script>window.MathJax = {{svg: {{fontCache: "local"}}, options: {{enableMenu: false}}}};</script>
+<script>
+// The speaker's window has no styles of MathJax's, so that it would show its hidden copies of the notes' equations, too.
+const once = () => document.querySelectorAll("aside.notes mjx-assistive-mml").forEach((copy) => copy.remove());
+window.MathJax = {{
+  svg: {{fontCache: "local"}}, options: {{enableMenu: false}},
+  startup: {{pageReady: () => MathJax.startup.defaultPageReady().then(once)}},
+}};
+</script>
 <script defer src="{static}/mathjax/tex-svg-full.js"></script>
 </head>
 <body>
@@ -207,7 +214,8 @@ PAGE = """<!DOCTYPE html>
 <script src="{static}/reveal/reveal.js"></script>
 <script src="{static}/reveal/notes.js"></script>
 <script>
-const phone = window.innerWidth < 700; // there the slides stand one below the other, narrower, so that they can be read
+// On a telephone the slides stand one below the other, narrower, so that they can be read. The speaker's window is none.
+const phone = window.innerWidth < 700 && !location.search.includes("receiver");
 Reveal.initialize({{
   hash: true, width: phone ? 640 : 1280, height: phone ? 900 : 720, margin: 0.05, center: false, transition: "none",
   slideNumber: "c/t", view: phone ? "scroll" : null, scrollLayout: "compact", scrollSnap: false, plugins: [RevealNotes],
