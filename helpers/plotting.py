@@ -34,7 +34,7 @@ def use_book_style() -> None:
     if "ipykernel" in sys.modules:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 88, "optimize": True})
+        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 88, "optimize": True, "progressive": True})
     pd.set_option("display.max_colwidth", None)
     sns.set_theme(context="notebook", style="white", palette=LINES, font_scale=0.85)
     plt.rcParams.update({

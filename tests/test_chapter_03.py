@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -179,6 +180,32 @@ def test_what_the_chapter_says_of_the_photographs():
     rows = rows[rows["dataset"] == "NIPS 2017 photographs"]
     insertion, deletion = (gap(rows, metric, "layer selection", "Grad-CAM") for metric in ("Insertion", "Deletion"))
     assert insertion.n >= 200 and insertion.ci_low > 0 and deletion.ci_low > 0
+    assert insertion.value == pytest.approx(0.02, abs=0.005) and deletion.value == pytest.approx(0.02, abs=0.005)
+    insertion, deletion = (gap(rows, m, "layer selection", "layer selection w/o difference") for m in ("Insertion", "Deletion"))
+    assert insertion.ci_low < 0 < insertion.ci_high and deletion.ci_high < 0  # what the difference adds
+    mine = rows[(rows["table"] == "methods") & (rows["method"] == "layer selection")].pivot(columns="metric", index="image")[
+        "value"
+    ]
+    assert (mine["W"] > 0.99).mean() == pytest.approx(0.3, abs=0.03)  # three pictures in ten: a harder exam
+    assert mine["W"].corr(mine["Insertion"], method="spearman") == pytest.approx(0.28, abs=0.02)
+
+
+def test_what_the_chapter_says_of_the_controls(by_picture):
+    """Below their table; 1 and -1: the interval of the paired difference is above or below 0."""
+    controls = by_picture[by_picture["table"] == "controls"]
+    methods = by_picture[(by_picture["table"] == "methods") & by_picture["image"].isin(controls["image"])]
+    rows = pd.concat([controls, methods]).assign(table="methods")
+
+    def sign(metric, other):
+        found = gap(rows, metric, "layer selection", other)
+        assert found.n == 18
+        return int(found.ci_low > 0) - int(found.ci_high < 0)
+
+    for beaten in ("a layer by lot", "selected from noise", "edge detector", "left half", "every other pixel"):
+        assert sign("Insertion", beaten) == 1
+    assert sign("Insertion", "the last layer") == sign("W", "every other pixel") == 0
+    assert [sign("Deletion", m) for m in ("a layer by lot", "the last layer", "selected from noise")] == [0, 0, 0]
+    assert sign("Deletion", "Grad-CAM, one layer up") == 1
 
 
 def test_what_the_chapter_says_of_the_choice(by_picture):
