@@ -162,6 +162,14 @@ def test_the_photographs_say_what_the_chapter_says():
     assert losing_more("Average Drop, probability, area matched") == 6
     blob = evaluation.paired(rows, metrics.bootstrap_interval, "Average Drop, logit", "AugGradCAM++", "centred blob")
     assert blob.ci_low < 0 < blob.ci_high and losing_more("Average Drop, logit", "centred blob") > 0
+    noise = [evaluation.paired(rows, metrics.bootstrap_interval, "Average Drop, logit", one, "random map") for one in rivals]
+    assert sum(gap.ci_low > 0 for gap in noise) == 5
+    assert losing_more("Average Drop, probability") == 6
+    out = [
+        evaluation.paired(rows, metrics.bootstrap_interval, "Drop in logit, area matched (logit)", m, "ScoreCAM++")
+        for m in rivals
+    ]
+    assert sum(gap.ci_low > 0 for gap in out) == 4  # Table 7, the hard reading: higher is better
 
 
 def test_the_stored_runs_say_what_the_chapter_says():
@@ -177,5 +185,10 @@ def test_the_stored_runs_say_what_the_chapter_says():
     assert gap(soft, "ScoreCAM").ci_low > 0 and gap(equal, "ScoreCAM").ci_high < 0
     assert gap(soft, "full map").ci_high < 0 and gap(equal, "full map").ci_low > 0.5
     assert gap("energy inside", "ScoreCAM").ci_low > 0.05
+    rivals = ["GradCAM", "GradCAM++", "XGradCAM", "LayerCAM", "ScoreCAM", "AugGradCAM++"]
+    assert sum(gap("Average Drop, probability", one).ci_low > 0 for one in rivals) == 2
+    assert [one for one in rivals if gap(equal, one).ci_high < 0] == [one for one in rivals if one != "LayerCAM"]
+    for metric in ("mean IoU", "box"):
+        assert [one for one in rivals if gap(metric, one).ci_high < 0] == ["LayerCAM"]
     means = data.results("04_scorecampp")
     assert {"gates", "sums", "two of a class", "several classes", "augmented", "vit"} <= set(means["table"])

@@ -147,6 +147,25 @@ def test_the_larger_run_has_the_cases_it_needs_and_agrees_with_itself():
     assert again == pytest.approx(printed, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("variant", "worse", "unsure"),  # metrics whose interval leaves out 0 on the bad side; metrics whose interval contains 0
+    [
+        ("without block 5", {"mIoU", "Bbox", "Drop"}, {"EBPG"}),
+        ("without block 4", {"EBPG", "Bbox"}, set()),
+        ("block 5 alone", {"EBPG"}, {"Bbox", "Drop"}),
+        ("as many maps at random", set(), {"EBPG", "mIoU", "Bbox", "Drop"}),
+        ("the maps that SISE rejects", {"mIoU"}, {"EBPG", "Bbox", "Drop"}),
+    ],
+)
+def test_what_the_chapter_says_of_the_parts(variant, worse, unsure):
+    rows = data.results_per_image("05_sise")
+    rows = rows[(rows["table"] == "parts") & (rows["model"] == "slim_vgg16_scenes")]
+    for metric in worse | unsure:
+        gap = evaluation.paired(rows, metrics.bootstrap_interval, metric, "SISE", variant)
+        bad = gap.ci_high < 0 if metric == "Drop" else gap.ci_low > 0
+        assert bad if metric in worse else gap.ci_low <= 0 <= gap.ci_high, (metric, gap)
+
+
 def test_what_the_chapter_says_of_photographs_with_boxes():
     """Ahead of all in energy; in box score and overlap of integrated gradients only; in Drop of it and FullGrad."""
     rows = data.results_per_image("05_sise")
