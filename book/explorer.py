@@ -1,4 +1,4 @@
-"""Make the explorer's maps: each built-in photograph by method, layer, class and weights, for the page `book/explorer.ipynb`.
+"""The explorer's maps: each built-in photograph of known licence by method, layer, class and weights, for `book/explorer.ipynb`.
 
     python book/explorer.py --dry-run                # how many maps, and how many images through the network at most
     python book/explorer.py                          # make what an earlier run here has not; after a stop it goes on
