@@ -23,7 +23,8 @@ WITH_NUMBERS = {path.stem for path in QUIZZES if re.search("^  value:", path.rea
 # Many words of code share a colour, and an equation is a drawing of hundreds of strokes: one word of each colour and the frame of
 # the drawing are enough for axe, which takes five times as long over all of them.
 THIN = """() => {
-  document.head.insertAdjacentHTML('beforeend', '<style>* { transition: none !important; }</style>');  // half-way colours
+  const still = '<style>* { transition: none !important; animation: none !important; }</style>';  // no colours half-way
+  document.head.insertAdjacentHTML('beforeend', still);
   document.querySelectorAll('article details').forEach((box) => { box.open = true; });  // what is folded away is looked at, too
   const seen = new Set();
   document.querySelectorAll('article pre span').forEach((word) => {
